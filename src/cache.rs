@@ -1,0 +1,5 @@
+//! The caches.
+
+mod stored;
+
+pub use stored::{ContentHash, Stored, StoredAbsence, StoredTile};

@@ -1,0 +1,139 @@
+//! Where tiles come from: one trait, its S3 implementation, and a twin that fails on purpose.
+//!
+//! Invariant: an answer keeps its meaning. Missing, denied, throttled, timed out, truncated and
+//! unreachable are different outcomes, and only [`OriginReply::NotFound`] is 'no such tile'.
+//! Left out on purpose: caches and HTTP status codes. AWS types appear in `origin/s3` alone.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::tile::{Scale, TileCoord, Tileset};
+
+/// How a stored tile's bytes are encoded (RFC 9110 §8.4.1), found by looking at them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ContentEncoding {
+    /// As they are.
+    Identity,
+    /// gzip (RFC 1952).
+    Gzip,
+    /// Brotli (RFC 7932).
+    Brotli,
+    /// Zstandard (RFC 8878).
+    Zstd,
+}
+
+/// What the origin calls the version of an object that we hold: S3's `ETag`, quotes included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OriginValidator(Box<str>);
+
+impl OriginValidator {
+    /// The longest that is kept: S3's are 34 to 40 bytes. A longer one is as good as none.
+    pub const MAX_LEN: usize = 128;
+
+    /// Keeps a validator if it is one that can be sent back.
+    pub fn new(etag: &str) -> Option<Self> {
+        let sendable = |b: u8| (0x21..=0x7e).contains(&b);
+        (!etag.is_empty() && etag.len() <= Self::MAX_LEN && etag.bytes().all(sendable))
+            .then(|| Self(etag.into()))
+    }
+
+    /// As it was sent.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// One tile that is wanted.
+#[derive(Debug, Clone)]
+pub struct OriginRequest {
+    /// Of which tileset.
+    pub tileset: Arc<Tileset>,
+    /// Where.
+    pub coord: TileCoord,
+    /// In which density.
+    pub scale: Scale,
+    /// What is held already: sent as `If-None-Match`.
+    pub validator: Option<OriginValidator>,
+    /// How long the answer may take, retries included.
+    pub deadline: Duration,
+}
+
+/// A tile as the origin had it, whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OriginTile {
+    /// The object's bytes, as stored.
+    pub body: Bytes,
+    /// How they are encoded.
+    pub encoding: ContentEncoding,
+    /// What to ask about it with.
+    pub validator: Option<OriginValidator>,
+    /// When it was written, in seconds since the epoch.
+    pub last_modified: Option<u64>,
+}
+
+/// What an origin that works can say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OriginReply {
+    /// The tile.
+    Found(OriginTile),
+    /// The held one is still right.
+    NotModified,
+    /// There is no such tile.
+    NotFound,
+}
+
+/// How an origin can fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OriginErrorKind {
+    /// It refused us: credentials, policy, key, or a missing object seen without `s3:ListBucket`.
+    Denied,
+    /// It asked for less (503 `SlowDown`, 429).
+    Throttled,
+    /// It broke (5xx), or said something that is none of its answers.
+    Server,
+    /// The bytes are not those that were promised: too few, too many, a wrong checksum.
+    Truncated,
+    /// No connection, or one that broke.
+    Unreachable,
+    /// No answer in time.
+    Deadline,
+    /// Never asked: too many requests under way, or the circuit is open.
+    HeldBack,
+}
+
+/// A failure, with what the log should know and the public must not.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{kind:?}: {detail}")]
+pub struct OriginError {
+    /// Which of the outcomes it is.
+    pub kind: OriginErrorKind,
+    /// For the log: the AWS call, its code, its request id. Never a credential.
+    pub detail: Arc<str>,
+    /// When to come back, where the origin said so or we know.
+    pub retry_after: Option<Duration>,
+}
+
+impl OriginError {
+    /// A failure of this kind.
+    pub fn new(kind: OriginErrorKind, detail: impl Into<Arc<str>>) -> Self {
+        Self {
+            kind,
+            detail: detail.into(),
+            retry_after: None,
+        }
+    }
+}
+
+/// The future of an answer. Boxed: it is made once a miss, and tilesets differ in their origins.
+pub type OriginFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<OriginReply, OriginError>> + Send + 'a>>;
+
+/// Something that tiles come from.
+pub trait Origin: Send + Sync + 'static {
+    /// Asks for one tile. Keeps the request's deadline; a whole answer or an error, never a part.
+    fn fetch(&self, request: OriginRequest) -> OriginFuture<'_>;
+}

@@ -1,0 +1,23 @@
+//! What a tile is: coordinates, formats, key templates, tilesets and the areas they cover.
+//!
+//! Invariant: past [`TileAddress::locate`] a tile exists in its pyramid; no bare integer means a tile.
+//! Left out on purpose: any I/O. Nothing here knows where tiles come from or who may see them.
+
+mod bounds;
+mod coord;
+mod format;
+mod key;
+mod template;
+mod tilejson;
+mod tileset;
+
+pub use bounds::{Bounds, BoundsError};
+pub use coord::{MAX_ZOOM, Scale, TileAddress, TileCoord};
+pub use format::TileFormat;
+pub use key::{KeySpace, TileKey};
+pub use template::{KeyTemplate, TemplateError};
+pub use tilejson::tilejson;
+pub use tileset::{
+    Access, BrowserCaching, Delivery, MissingAnswer, Outside, Place, Tileset, TilesetError,
+    TilesetSpec,
+};
