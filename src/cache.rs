@@ -1,5 +1,18 @@
-//! The caches.
+//! The caches: one look-up algorithm over memory, disk and origin.
+//!
+//! Invariant: never a wrong tile. What a tier cannot vouch for is a miss, and no trouble in a tier
+//! fails a request. Left out on purpose: HTTP and sessions; nothing here knows who asks.
 
+pub mod disk;
+mod flight;
+mod freshness;
+mod memory;
 mod stored;
+mod tile_cache;
 
+pub use freshness::{Assessment, Freshness, FreshnessPolicy};
+pub use memory::{Held, MemoryTier};
 pub use stored::{ContentHash, Stored, StoredAbsence, StoredTile};
+pub use tile_cache::{
+    CacheStatus, Explained, Purge, Purged, Revalidation, Served, TileCache, TileCacheParts, Wanted,
+};

@@ -105,6 +105,19 @@ pub enum OriginErrorKind {
     HeldBack,
 }
 
+impl OriginErrorKind {
+    /// Every kind.
+    pub const ALL: [Self; 7] = [
+        Self::Denied,
+        Self::Throttled,
+        Self::Server,
+        Self::Truncated,
+        Self::Unreachable,
+        Self::Deadline,
+        Self::HeldBack,
+    ];
+}
+
 /// A failure, with what the log should know and the public must not.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{kind:?}: {detail}")]

@@ -10,6 +10,7 @@ mod key;
 mod template;
 mod tilejson;
 mod tileset;
+mod tilesets;
 
 pub use bounds::{Bounds, BoundsError};
 pub use coord::{MAX_ZOOM, Scale, TileAddress, TileCoord};
@@ -21,3 +22,4 @@ pub use tileset::{
     Access, BrowserCaching, Delivery, MissingAnswer, Outside, Place, Tileset, TilesetError,
     TilesetSpec,
 };
+pub use tilesets::Tilesets;

@@ -3,10 +3,15 @@
 use std::fmt;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::origin::{ContentEncoding, OriginTile, OriginValidator};
+
+/// The length of an `ETag`, quotes included.
+pub const ETAG_LEN: usize = 24;
 
 /// Which bytes a tile has: the first half of their SHA-256.
 ///
@@ -21,6 +26,16 @@ impl ContentHash {
         let mut half = [0; 16];
         half.copy_from_slice(&digest(&SHA256, body).as_ref()[..16]);
         Self(half)
+    }
+
+    /// The strong `ETag` of these bytes (RFC 9110 §8.8.3), quotes included: equal on every node and
+    /// after every re-upload.
+    pub fn etag(self) -> [u8; ETAG_LEN] {
+        let mut tag = [b'"'; ETAG_LEN];
+        // 16 bytes are 22 digits of base64, which is what stands between the quotes.
+        let written = URL_SAFE_NO_PAD.encode_slice(self.0, &mut tag[1..ETAG_LEN - 1]);
+        debug_assert_eq!(written, Ok(ETAG_LEN - 2));
+        tag
     }
 
     /// From a record on disk.

@@ -1,0 +1,223 @@
+//! Collapsed requests: whoever wants a tile that is being fetched waits for that fetch.
+//!
+//! A fill runs as a task of its own, which every waiter joins, so a client that hangs up aborts
+//! nobody's fill. Invariant: a key has at most one flight that can be joined, and a flight leaves
+//! the table when its task ends, however it ends.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::hash::BuildHasher as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::tile::TileKey;
+
+const SHARDS: usize = 16;
+
+type Table<T> = HashMap<TileKey, Flight<T>, foldhash::fast::RandomState>;
+
+#[derive(Debug)]
+struct Flight<T> {
+    result: watch::Receiver<Option<T>>,
+    /// Tells this flight from a later one under the same key.
+    number: u64,
+}
+
+/// The fills under way.
+#[derive(Debug)]
+pub struct Flights<T> {
+    shards: [Mutex<(Table<T>, u64)>; SHARDS],
+    hasher: foldhash::fast::RandomState,
+}
+
+/// A place in a flight.
+#[derive(Debug)]
+pub struct Ticket<T> {
+    result: watch::Receiver<Option<T>>,
+    /// Whether another request had started it.
+    pub collapsed: bool,
+}
+
+impl<T: Clone> Ticket<T> {
+    /// Waits for the fill's result. `None` if the fill's task died without one.
+    pub async fn landed(mut self) -> Option<T> {
+        match self.result.wait_for(Option::is_some).await {
+            Ok(result) => result.clone(),
+            Err(_) => None,
+        }
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> Flights<T> {
+    /// No flights.
+    pub fn new() -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Mutex::new((Table::default(), 0))),
+            hasher: foldhash::fast::RandomState::default(),
+        }
+    }
+
+    /// Joins the flight for `key`, or starts one with `fill`.
+    pub fn join<F>(self: &Arc<Self>, key: TileKey, fill: impl FnOnce() -> F) -> Ticket<T>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let mut shard = self.shard(key);
+        let (table, numbers) = &mut *shard;
+        if let Some(flight) = table.get(&key) {
+            return Ticket {
+                result: flight.result.clone(),
+                collapsed: true,
+            };
+        }
+        let (sender, result) = watch::channel(None);
+        *numbers += 1;
+        let number = *numbers;
+        table.insert(
+            key,
+            Flight {
+                result: result.clone(),
+                number,
+            },
+        );
+        drop(shard);
+
+        let landing = Landing {
+            flights: Arc::clone(self),
+            key,
+            number,
+        };
+        let fill = fill();
+        tokio::spawn(async move {
+            let result = fill.await;
+            // Off the table first: who comes now finds the result in the cache.
+            drop(landing);
+            sender.send_replace(Some(result));
+        });
+        Ticket {
+            result,
+            collapsed: false,
+        }
+    }
+
+    /// Takes flights off the table, so that who comes now starts anew: after a purge, a fetch that
+    /// began before it must not answer.
+    pub fn forget(&self, matches: impl Fn(&TileKey) -> bool) {
+        for shard in &self.shards {
+            lock(shard).0.retain(|key, _| !matches(key));
+        }
+    }
+
+    /// Whether one can be joined.
+    pub fn contains(&self, key: TileKey) -> bool {
+        self.shard(key).0.contains_key(&key)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).0.len()).sum()
+    }
+
+    fn shard(&self, key: TileKey) -> MutexGuard<'_, (Table<T>, u64)> {
+        let hash = usize::try_from(self.hasher.hash_one(key) >> 32).unwrap_or(0);
+        lock(&self.shards[hash % SHARDS])
+    }
+}
+
+/// A panic elsewhere leaves a table of receivers whole: the lock's poison says nothing here.
+fn lock<G>(mutex: &Mutex<G>) -> MutexGuard<'_, G> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes its flight off the table when dropped, also by a panic.
+struct Landing<T: Clone + Send + Sync + 'static> {
+    flights: Arc<Flights<T>>,
+    key: TileKey,
+    number: u64,
+}
+
+impl<T: Clone + Send + Sync + 'static> Drop for Landing<T> {
+    fn drop(&mut self) {
+        let mut shard = self.flights.shard(self.key);
+        if shard
+            .0
+            .get(&self.key)
+            .is_some_and(|flight| flight.number == self.number)
+        {
+            shard.0.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::tile::{KeySpace, Scale, TileCoord};
+
+    fn key() -> TileKey {
+        TileKey::new(
+            KeySpace::new("t", None),
+            TileCoord::new(1, 0, 0).unwrap(),
+            Scale::One,
+        )
+    }
+
+    #[tokio::test]
+    async fn a_thousand_requests_make_one_fill_whoever_hangs_up() {
+        let flights = Arc::new(Flights::new());
+        let fills = Arc::new(AtomicUsize::new(0));
+        let (open, gate) = watch::channel(false);
+        let mut tickets = Vec::new();
+        for _ in 0..1000 {
+            let (fills, mut gate) = (fills.clone(), gate.clone());
+            tickets.push(flights.join(key(), || async move {
+                fills.fetch_add(1, Ordering::SeqCst);
+                gate.wait_for(|open| *open).await.map(|_| ()).ok();
+                7
+            }));
+        }
+        assert!(!tickets[0].collapsed && tickets[1].collapsed);
+        // The one who started it hangs up, and every second of the others.
+        let mut n = 0;
+        tickets.retain(|_| {
+            n += 1;
+            n % 2 == 0
+        });
+        open.send_replace(true);
+        for ticket in tickets {
+            assert_eq!(ticket.landed().await, Some(7));
+        }
+        assert_eq!(fills.load(Ordering::SeqCst), 1);
+        assert_eq!(flights.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_fill_that_panics_fails_its_waiters_and_blocks_nobody() {
+        let flights = Arc::new(Flights::<u8>::new());
+        let ticket = flights.join(key(), || async { panic!("a fill that dies, on purpose") });
+        assert_eq!(ticket.landed().await, None);
+        assert_eq!(flights.join(key(), || async { 1 }).landed().await, Some(1));
+    }
+
+    #[tokio::test]
+    async fn who_comes_after_a_purge_starts_anew() {
+        let flights = Arc::new(Flights::new());
+        let (open, mut gate) = watch::channel(false);
+        let old = flights.join(key(), || async move {
+            gate.wait_for(|open| *open).await.map(|_| ()).ok();
+            "old"
+        });
+        flights.forget(|_| true);
+        let new = flights.join(key(), || async { "new" });
+        assert!(!new.collapsed);
+        open.send_replace(true);
+        assert_eq!(
+            (old.landed().await, new.landed().await),
+            (Some("old"), Some("new"))
+        );
+        assert_eq!(flights.len(), 0);
+    }
+}

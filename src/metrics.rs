@@ -1,0 +1,423 @@
+//! What can be counted, as one table: name, help and labels, from closed sets of words.
+//!
+//! Invariant: no label comes from a client's text, so the number of series is fixed by the build
+//! and the configuration. Handles are made once; counting on the tile path is one atomic addition.
+
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use prometheus::{
+    Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
+};
+
+/// A closed set of words: a metric's label, a log's field and a header's parameter say the same.
+pub trait Label: Copy + 'static {
+    /// Every member, in the order of [`Label::index`].
+    const ALL: &'static [Self];
+    /// The word.
+    fn label(self) -> &'static str;
+    /// Its place in [`Label::ALL`].
+    fn index(self) -> usize;
+}
+
+/// Declares an enum whose members are label values.
+#[macro_export]
+macro_rules! label_enum {
+    ($(#[$meta:meta])* $vis:vis enum $name:ident { $($(#[$vmeta:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        $vis enum $name { $($(#[$vmeta])* $variant,)+ }
+
+        impl $crate::metrics::Label for $name {
+            const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            fn label(self) -> &'static str { match self { $(Self::$variant => $word,)+ } }
+            fn index(self) -> usize { self as usize }
+        }
+    };
+}
+
+/// A counter for each word of a closed set.
+#[derive(Debug, Clone)]
+pub struct CounterBy<L> {
+    each: Vec<IntCounter>,
+    words: PhantomData<L>,
+}
+
+impl<L: Label> CounterBy<L> {
+    fn new(registry: &Registry, name: &str, help: &str, label: &str) -> Self {
+        let vec = IntCounterVec::new(Opts::new(name, help), &[label]).expect("a valid metric");
+        let each = L::ALL
+            .iter()
+            .map(|word| vec.with_label_values(&[word.label()]))
+            .collect();
+        registry
+            .register(Box::new(vec))
+            .expect("a metric is registered once");
+        Self {
+            each,
+            words: PhantomData,
+        }
+    }
+
+    /// Counts one.
+    pub fn inc(&self, word: L) {
+        self.each[word.index()].inc();
+    }
+
+    /// Counts several.
+    pub fn add(&self, word: L, count: u64) {
+        self.each[word.index()].inc_by(count);
+    }
+
+    /// What has been counted.
+    pub fn get(&self, word: L) -> u64 {
+        self.each[word.index()].get()
+    }
+
+    /// Follows a count that is kept elsewhere.
+    pub fn follow(&self, word: L, total: u64) {
+        follow(&self.each[word.index()], total);
+    }
+}
+
+/// Lifts a counter to a total that is kept elsewhere; counters never go back.
+pub fn follow(counter: &IntCounter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
+}
+
+/// Upper bounds of latency buckets, in seconds: a memory hit takes microseconds, a deadline ten seconds.
+const LATENCY: [f64; 14] = [
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 10.0,
+];
+
+label_enum! {
+    /// How a public request ended.
+    pub enum Answer {
+        /// 200 with a tile.
+        Tile = "tile",
+        /// 304.
+        NotModified = "not_modified",
+        /// The tile does not exist.
+        Missing = "missing",
+        /// A page, TileJSON, a session: anything that is no tile.
+        Other = "other",
+        /// 400 or 405.
+        Malformed = "malformed",
+        /// 401.
+        Unauthorized = "unauthorized",
+        /// 403.
+        Forbidden = "forbidden",
+        /// 404 for another reason than a missing tile.
+        NotFound = "not_found",
+        /// 429.
+        OverQuota = "over_quota",
+        /// 502, 503 or 504: the origin failed and nothing stale could stand in.
+        OriginFailed = "origin_failed",
+        /// 500: ours.
+        Internal = "internal",
+    }
+}
+
+label_enum! {
+    /// Where a tile answer came from.
+    pub enum Source {
+        /// Fresh, from memory.
+        Memory = "memory",
+        /// Fresh, from disk.
+        Disk = "disk",
+        /// Stale, from memory, revalidated behind.
+        StaleMemory = "stale_memory",
+        /// Stale, from disk, revalidated behind.
+        StaleDisk = "stale_disk",
+        /// Fetched from the origin.
+        Origin = "origin",
+        /// Waited for another request's fetch.
+        Collapsed = "collapsed",
+        /// The origin confirmed the stale one.
+        Revalidated = "revalidated",
+        /// The origin failed, the stale one stood in.
+        StaleIfError = "stale_if_error",
+    }
+}
+
+label_enum! {
+    /// How a request to the origin ended.
+    pub enum OriginOutcome {
+        /// A tile.
+        Found = "found",
+        /// The held one is right.
+        NotModified = "not_modified",
+        /// No such tile.
+        NotFound = "not_found",
+        /// Refused.
+        Denied = "denied",
+        /// Asked for less.
+        Throttled = "throttled",
+        /// Broke.
+        Server = "server_error",
+        /// Bytes that are not those promised.
+        Truncated = "truncated",
+        /// No connection.
+        Unreachable = "unreachable",
+        /// No answer in time.
+        Deadline = "deadline",
+        /// Never asked.
+        HeldBack = "held_back",
+    }
+}
+
+label_enum! {
+    /// A cache tier.
+    pub enum TierLabel {
+        /// Memory.
+        Memory = "memory",
+        /// Disk.
+        Disk = "disk",
+    }
+}
+
+label_enum! {
+    /// What happened in the disk tier.
+    pub enum DiskEvent {
+        /// A stored response was read.
+        Hit = "hit",
+        /// Nothing was stored.
+        Miss = "miss",
+        /// Bytes disagreed with what was written: forgotten, never served.
+        Corrupt = "corrupt",
+        /// The system refused a read or a write.
+        IoError = "io_error",
+        /// A record was written.
+        Write = "write",
+        /// A write was left out under pressure or after errors.
+        Skipped = "skipped",
+        /// An entry went for space.
+        Eviction = "eviction",
+        /// A body was already there and stored once.
+        Duplicate = "duplicate",
+    }
+}
+
+/// Every metric there is.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Public answers.
+    pub answers: CounterBy<Answer>,
+    /// Tile answers by where they came from.
+    pub tiles: CounterBy<Source>,
+    /// Time to answer a tile that was not at hand.
+    pub fill_seconds: Histogram,
+    /// Requests to the origin.
+    pub origin: CounterBy<OriginOutcome>,
+    /// Body bytes from the origin.
+    pub origin_bytes: IntCounter,
+    /// Body bytes to clients in tile answers.
+    pub tile_bytes: IntCounter,
+    /// Open client connections.
+    pub connections: IntGauge,
+    /// `accept()` failures, each followed by a pause.
+    pub accept_errors: IntCounter,
+    /// Log-ins that were refused.
+    pub login_failures: IntCounter,
+    /// Log-ins that succeeded.
+    pub logins: IntCounter,
+    /// Events of the disk tier.
+    pub disk: CounterBy<DiskEvent>,
+    /// Bytes in the memory tier, as it accounts for them.
+    pub memory_bytes: IntGauge,
+    /// Entries in the memory tier.
+    pub memory_entries: IntGauge,
+    /// Bytes on disk.
+    pub disk_bytes: IntGauge,
+    /// Entries in the disk tier's index.
+    pub disk_entries: IntGauge,
+    /// Bytes that reached the disk.
+    pub disk_written_bytes: IntCounter,
+    /// Entries dropped by purges.
+    pub purged: CounterBy<TierLabel>,
+    /// Fills under way.
+    pub fills_in_flight: IntGauge,
+    /// Failed background revalidations.
+    pub revalidation_failures: IntCounter,
+}
+
+impl Metrics {
+    /// A registry of its own with every metric at zero.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let r = &registry;
+        Self {
+            answers: CounterBy::new(
+                r,
+                "tilekeep_http_answers_total",
+                "Answers on the public side, by how they ended.",
+                "answer",
+            ),
+            tiles: CounterBy::new(
+                r,
+                "tilekeep_tiles_served_total",
+                "Tile answers (200, 304 and missing), by where they came from.",
+                "source",
+            ),
+            fill_seconds: histogram(
+                r,
+                "tilekeep_fill_seconds",
+                "Time to bring a tile that no tier could answer at once.",
+            ),
+            origin: CounterBy::new(
+                r,
+                "tilekeep_origin_requests_total",
+                "Requests to the origin, by how they ended.",
+                "outcome",
+            ),
+            origin_bytes: counter(
+                r,
+                "tilekeep_origin_body_bytes_total",
+                "Body bytes received from the origin.",
+            ),
+            tile_bytes: counter(
+                r,
+                "tilekeep_tile_body_bytes_total",
+                "Body bytes sent in tile answers.",
+            ),
+            connections: gauge(
+                r,
+                "tilekeep_connections",
+                "Open client connections on the public side.",
+            ),
+            accept_errors: counter(
+                r,
+                "tilekeep_accept_errors_total",
+                "Failures to accept a connection; each is followed by a pause.",
+            ),
+            login_failures: counter(
+                r,
+                "tilekeep_login_failures_total",
+                "Log-ins that were refused.",
+            ),
+            logins: counter(r, "tilekeep_logins_total", "Log-ins that succeeded."),
+            disk: CounterBy::new(
+                r,
+                "tilekeep_disk_events_total",
+                "Events of the disk tier.",
+                "event",
+            ),
+            memory_bytes: gauge(
+                r,
+                "tilekeep_memory_bytes",
+                "Bytes held by the memory tier, with its own overhead.",
+            ),
+            memory_entries: gauge(r, "tilekeep_memory_entries", "Entries in the memory tier."),
+            disk_bytes: gauge(
+                r,
+                "tilekeep_disk_bytes",
+                "Bytes that the disk tier takes on disk, all files included.",
+            ),
+            disk_entries: gauge(
+                r,
+                "tilekeep_disk_entries",
+                "Entries in the disk tier's index.",
+            ),
+            disk_written_bytes: counter(
+                r,
+                "tilekeep_disk_written_bytes_total",
+                "Bytes that the disk tier wrote.",
+            ),
+            purged: CounterBy::new(
+                r,
+                "tilekeep_purged_entries_total",
+                "Entries dropped or marked stale by purges.",
+                "tier",
+            ),
+            fills_in_flight: gauge(
+                r,
+                "tilekeep_fills_in_flight",
+                "Fetches from disk or origin under way.",
+            ),
+            revalidation_failures: counter(
+                r,
+                "tilekeep_revalidation_failures_total",
+                "Revalidations behind an answer that failed.",
+            ),
+            registry,
+        }
+    }
+
+    /// All of it in Prometheus' text format.
+    pub fn render(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        // Writing to memory cannot fail, and the families are our own.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        text
+    }
+
+    /// Name and help of every metric, for the comparison with the README.
+    pub fn table(&self) -> Vec<(String, String)> {
+        let families = self.registry.gather();
+        families
+            .iter()
+            .map(|f| (f.name().to_owned(), f.help().to_owned()))
+            .collect()
+    }
+
+    /// Records how long a fill took.
+    pub fn observe_fill(&self, took: Duration) {
+        self.fill_seconds.observe(took.as_secs_f64());
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
+    let counter = IntCounter::new(name, help).expect("a valid metric");
+    registry
+        .register(Box::new(counter.clone()))
+        .expect("a metric is registered once");
+    counter
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    let gauge = IntGauge::new(name, help).expect("a valid metric");
+    registry
+        .register(Box::new(gauge.clone()))
+        .expect("a metric is registered once");
+    gauge
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str) -> Histogram {
+    let options = HistogramOpts::new(name, help).buckets(LATENCY.to_vec());
+    let histogram = Histogram::with_opts(options).expect("a valid metric");
+    registry
+        .register(Box::new(histogram.clone()))
+        .expect("a metric is registered once");
+    histogram
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_starts_with_ours_and_has_a_help() {
+        let table = Metrics::new().table();
+        assert!(table.len() > 10);
+        for (name, help) in table {
+            assert!(name.starts_with("tilekeep_"), "{name}");
+            assert!(help.ends_with('.'), "{name}: {help}");
+        }
+    }
+
+    #[test]
+    fn a_followed_counter_never_goes_back() {
+        let metrics = Metrics::new();
+        metrics.disk.follow(DiskEvent::Hit, 5);
+        metrics.disk.follow(DiskEvent::Hit, 3);
+        assert_eq!(metrics.disk.get(DiskEvent::Hit), 5);
+    }
+}

@@ -1,0 +1,60 @@
+//! The end of the process: asked for once, heard everywhere.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// Asks for the end.
+#[derive(Debug, Clone)]
+pub struct Trigger(watch::Sender<bool>);
+
+/// Hears of it.
+#[derive(Debug, Clone)]
+pub struct Shutdown(watch::Receiver<bool>);
+
+/// A trigger and what hears it.
+pub fn channel() -> (Trigger, Shutdown) {
+    let (sender, receiver) = watch::channel(false);
+    (Trigger(sender), Shutdown(receiver))
+}
+
+impl Trigger {
+    /// Asks for the end; the second time nothing happens.
+    pub fn fire(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// Fires at the first SIGINT (Ctrl-C) or SIGTERM (what service managers send).
+    pub fn on_signals(&self) -> std::io::Result<()> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let trigger = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = interrupt.recv() => tracing::info!("interrupted: finishing open requests"),
+                _ = terminate.recv() => tracing::info!("asked to end: finishing open requests"),
+            }
+            trigger.fire();
+            // Who asks twice does not want to wait.
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            tracing::warn!("asked a second time: leaving at once");
+            std::process::exit(1);
+        });
+        Ok(())
+    }
+}
+
+impl Shutdown {
+    /// Ends when the end has been asked for.
+    pub async fn asked(&mut self) {
+        // A trigger that is gone can no longer ask: the process is ending anyway.
+        let _ = self.0.wait_for(|asked| *asked).await;
+    }
+
+    /// Whether it has been asked for.
+    pub fn is_asked(&self) -> bool {
+        *self.0.borrow()
+    }
+}
