@@ -1,7 +1,1 @@
-//! Tilekeep: a caching map-tile server for private S3 buckets.
-
-pub mod cache;
-pub mod clock;
-pub mod metrics;
-pub mod origin;
-pub mod tile;
+//!

@@ -4,6 +4,11 @@
 //! unreachable are different outcomes, and only [`OriginReply::NotFound`] is 'no such tile'.
 //! Left out on purpose: caches and HTTP status codes. AWS types appear in `origin/s3` alone.
 
+mod encoding;
+pub mod failing;
+pub mod limits;
+pub mod s3;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -106,7 +111,7 @@ pub enum OriginErrorKind {
 }
 
 impl OriginErrorKind {
-    /// Every kind.
+    /// Every kind, in the order of [`OriginErrorKind::index`].
     pub const ALL: [Self; 7] = [
         Self::Denied,
         Self::Throttled,
@@ -116,6 +121,34 @@ impl OriginErrorKind {
         Self::Deadline,
         Self::HeldBack,
     ];
+
+    /// Its place in [`OriginErrorKind::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The word for logs, metric labels and headers.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Denied => "denied",
+            Self::Throttled => "throttled",
+            Self::Server => "server_error",
+            Self::Truncated => "truncated",
+            Self::Unreachable => "unreachable",
+            Self::Deadline => "deadline",
+            Self::HeldBack => "held_back",
+        }
+    }
+}
+
+/// What a failure says about other requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ErrorScope {
+    /// The origin itself is in trouble, so the next request may well fail too.
+    #[default]
+    Origin,
+    /// This one object is wrong (too large, in an encoding that nobody knows); the origin is well.
+    Object,
 }
 
 /// A failure, with what the log should know and the public must not.
@@ -128,6 +161,8 @@ pub struct OriginError {
     pub detail: Arc<str>,
     /// When to come back, where the origin said so or we know.
     pub retry_after: Option<Duration>,
+    /// Whether it is the origin's trouble or one object's.
+    pub scope: ErrorScope,
 }
 
 impl OriginError {
@@ -137,6 +172,24 @@ impl OriginError {
             kind,
             detail: detail.into(),
             retry_after: None,
+            scope: ErrorScope::Origin,
+        }
+    }
+
+    /// A failure that is this one object's fault.
+    pub fn of_object(kind: OriginErrorKind, detail: impl Into<Arc<str>>) -> Self {
+        Self {
+            scope: ErrorScope::Object,
+            ..Self::new(kind, detail)
+        }
+    }
+
+    /// The same, with a time to come back.
+    #[must_use]
+    pub fn with_retry_after(self, retry_after: Option<Duration>) -> Self {
+        Self {
+            retry_after,
+            ..self
         }
     }
 }

@@ -1,0 +1,335 @@
+//! What stands between the caches and an origin: a bound on requests at once, a bound on those that
+//! wait, and a circuit breaker.
+//!
+//! Invariant: the origin never sees more than `concurrency` requests, nobody waits who cannot be
+//! served in time, and every request ends in exactly one counter.
+//! Left out on purpose: retries (`origin::s3`) and stale answers (`cache`).
+
+mod breaker;
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout};
+
+pub use self::breaker::{Breaker, BreakerSettings, BreakerState, Health, Ticket};
+use super::{
+    ErrorScope, Origin, OriginError, OriginErrorKind, OriginFuture, OriginReply, OriginRequest,
+};
+
+/// The bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitSettings {
+    /// Requests at once, at least 1.
+    pub concurrency: usize,
+    /// Requests that may wait for their turn.
+    pub queue: usize,
+    /// When to stop asking.
+    pub breaker: BreakerSettings,
+}
+
+impl LimitSettings {
+    /// Bounds for `[origin] concurrency`: eight times as many may wait, a few hundred milliseconds
+    /// at S3's usual speed.
+    pub fn new(concurrency: usize) -> Self {
+        let concurrency = concurrency.max(1);
+        Self {
+            concurrency,
+            queue: concurrency.saturating_mul(8),
+            breaker: BreakerSettings::default(),
+        }
+    }
+}
+
+/// An origin within bounds.
+#[derive(Debug)]
+pub struct Limited<O> {
+    inner: O,
+    settings: LimitSettings,
+    slots: Semaphore,
+    waiting: AtomicUsize,
+    breaker: Mutex<Breaker>,
+    /// How long an answer takes, in microseconds: a moving average over about eight.
+    service_micros: AtomicU64,
+    counters: Counters,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    found: AtomicU64,
+    not_modified: AtomicU64,
+    not_found: AtomicU64,
+    errors: [AtomicU64; OriginErrorKind::ALL.len()],
+    abandoned: AtomicU64,
+    bytes: AtomicU64,
+    queue_full: AtomicU64,
+    no_time: AtomicU64,
+    circuit_open: AtomicU64,
+}
+
+/// The counters at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitStats {
+    /// Tiles found.
+    pub found: u64,
+    /// Tiles that were still right.
+    pub not_modified: u64,
+    /// Tiles that do not exist.
+    pub not_found: u64,
+    /// Failures, in the order of [`OriginErrorKind::ALL`].
+    pub errors: [u64; OriginErrorKind::ALL.len()],
+    /// Requests that their caller gave up.
+    pub abandoned: u64,
+    /// Bytes of tiles found.
+    pub bytes: u64,
+    /// Held back because too many were waiting.
+    pub queue_full: u64,
+    /// Held back because their turn would have come too late.
+    pub no_time: u64,
+    /// Held back by the circuit breaker.
+    pub circuit_open: u64,
+    /// How often the circuit opened.
+    pub circuit_opened: u64,
+    /// What the circuit breaker does now.
+    pub circuit: BreakerState,
+    /// Requests under way now.
+    pub in_flight: usize,
+    /// Requests waiting now.
+    pub waiting: usize,
+}
+
+impl<O: Origin> Limited<O> {
+    /// Bounds around an origin.
+    pub fn new(inner: O, settings: LimitSettings) -> Self {
+        Self {
+            inner,
+            slots: Semaphore::new(settings.concurrency.clamp(1, Semaphore::MAX_PERMITS)),
+            waiting: AtomicUsize::new(0),
+            breaker: Mutex::new(Breaker::new(settings.breaker)),
+            service_micros: AtomicU64::new(0),
+            counters: Counters::default(),
+            settings,
+        }
+    }
+
+    /// The origin inside.
+    pub fn inner(&self) -> &O {
+        &self.inner
+    }
+
+    /// The counters now.
+    pub fn stats(&self) -> LimitStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let c = &self.counters;
+        let (circuit, circuit_opened) = {
+            let breaker = self.breaker();
+            (breaker.state(), breaker.opened())
+        };
+        LimitStats {
+            found: read(&c.found),
+            not_modified: read(&c.not_modified),
+            not_found: read(&c.not_found),
+            errors: std::array::from_fn(|kind| read(&c.errors[kind])),
+            abandoned: read(&c.abandoned),
+            bytes: read(&c.bytes),
+            queue_full: read(&c.queue_full),
+            no_time: read(&c.no_time),
+            circuit_open: read(&c.circuit_open),
+            circuit_opened,
+            circuit,
+            in_flight: self.settings.concurrency.max(1) - self.slots.available_permits(),
+            waiting: self.waiting.load(Ordering::Relaxed),
+        }
+    }
+
+    async fn ask(&self, mut request: OriginRequest) -> Result<OriginReply, OriginError> {
+        let arrived = Instant::now();
+        // Before the queue, so that an open circuit empties it, and again after: it may have opened.
+        if let Some(away) = self.breaker().refuses(arrived.into_std()) {
+            return Err(self.circuit_open(away));
+        }
+        let _slot = self.turn(request.deadline).await?;
+        let now = Instant::now();
+        request.deadline = request.deadline.saturating_sub(now.duration_since(arrived));
+        let admitted = self.breaker().admit(now.into_std());
+        let ticket = admitted.map_err(|away| self.circuit_open(away))?;
+        let mut outcome = Outcome {
+            breaker: &self.breaker,
+            ticket,
+            health: Health::Unknown,
+        };
+        let deadline = request.deadline;
+        // The origin keeps its deadline; one that does not must not keep its slot.
+        let result = timeout(deadline, self.inner.fetch(request))
+            .await
+            .unwrap_or_else(|_| {
+                let detail = format!("no answer in {deadline:?}");
+                Err(OriginError::new(OriginErrorKind::Deadline, detail))
+            });
+        outcome.health = health(&result);
+        self.learn(now.elapsed());
+        result
+    }
+
+    /// Waits for a slot, if that can be in time.
+    async fn turn(&self, deadline: Duration) -> Result<SemaphorePermit<'_>, OriginError> {
+        if let Ok(slot) = self.slots.try_acquire() {
+            return Ok(slot);
+        }
+        let place = Waiting::join(&self.waiting);
+        let expected = self.expected_wait(place.ahead);
+        if place.ahead >= self.settings.queue {
+            self.counters.queue_full.fetch_add(1, Ordering::Relaxed);
+            let detail = format!("{} requests are waiting already", place.ahead);
+            return Err(held_back(detail, expected));
+        }
+        if expected >= deadline {
+            self.counters.no_time.fetch_add(1, Ordering::Relaxed);
+            let detail = format!("its turn would come in {expected:?}, after its deadline");
+            return Err(held_back(detail, expected));
+        }
+        match timeout(deadline, self.slots.acquire()).await {
+            Ok(Ok(slot)) => Ok(slot),
+            // The semaphore is never closed.
+            Ok(Err(_)) | Err(_) => {
+                self.counters.no_time.fetch_add(1, Ordering::Relaxed);
+                let detail = format!("its turn did not come in {deadline:?}");
+                Err(held_back(detail, expected))
+            }
+        }
+    }
+
+    /// How long a request waits behind this many, at the speed seen lately.
+    fn expected_wait(&self, ahead: usize) -> Duration {
+        let service = Duration::from_micros(self.service_micros.load(Ordering::Relaxed));
+        let rounds = ahead / self.settings.concurrency.max(1) + 1;
+        // Half a service time until the first slot frees, on average.
+        service * u32::try_from(rounds).unwrap_or(u32::MAX) / 2
+    }
+
+    fn learn(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX) / 8;
+        let _ = self
+            .service_micros
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |average| {
+                Some((average - average / 8).saturating_add(took))
+            });
+    }
+
+    fn circuit_open(&self, away: Duration) -> OriginError {
+        self.counters.circuit_open.fetch_add(1, Ordering::Relaxed);
+        held_back("the circuit is open after failures in a row".into(), away)
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        lock(&self.breaker)
+    }
+}
+
+impl<O: Origin> Origin for Limited<O> {
+    fn fetch(&self, request: OriginRequest) -> OriginFuture<'_> {
+        Box::pin(async move {
+            let mut end = End {
+                counters: &self.counters,
+                counted: false,
+            };
+            let result = self.ask(request).await;
+            end.count(&result);
+            result
+        })
+    }
+}
+
+/// What an outcome says about the origin.
+fn health(result: &Result<OriginReply, OriginError>) -> Health {
+    use OriginErrorKind::{Deadline, Denied, HeldBack, Server, Throttled, Truncated, Unreachable};
+    match result {
+        Ok(_) => Health::Well,
+        Err(error) if error.scope == ErrorScope::Object => Health::Well,
+        Err(error) => match error.kind {
+            Denied => Health::Well,
+            Unreachable | Deadline | Server => Health::Sick,
+            Throttled | Truncated | HeldBack => Health::Unknown,
+        },
+    }
+}
+
+fn held_back(detail: String, retry_after: Duration) -> OriginError {
+    // A client cannot come back sooner than in a second: `Retry-After` counts seconds.
+    let retry_after = retry_after.max(Duration::from_secs(1));
+    OriginError::new(OriginErrorKind::HeldBack, detail).with_retry_after(Some(retry_after))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // The breaker's steps cannot be left half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A place in the queue, given up when dropped.
+struct Waiting<'a> {
+    waiting: &'a AtomicUsize,
+    ahead: usize,
+}
+
+impl<'a> Waiting<'a> {
+    fn join(waiting: &'a AtomicUsize) -> Self {
+        let ahead = waiting.fetch_add(1, Ordering::AcqRel);
+        Self { waiting, ahead }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Tells the breaker, also when the request is dropped.
+struct Outcome<'a> {
+    breaker: &'a Mutex<Breaker>,
+    ticket: Ticket,
+    health: Health,
+}
+
+impl Drop for Outcome<'_> {
+    fn drop(&mut self) {
+        let now = Instant::now().into_std();
+        lock(self.breaker).record(now, self.ticket, self.health);
+    }
+}
+
+/// Counts each request once, also when it is dropped.
+struct End<'a> {
+    counters: &'a Counters,
+    counted: bool,
+}
+
+impl End<'_> {
+    fn count(&mut self, result: &Result<OriginReply, OriginError>) {
+        self.counted = true;
+        let counter = match result {
+            Ok(OriginReply::Found(tile)) => {
+                let bytes = tile.body.len() as u64;
+                self.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
+                &self.counters.found
+            }
+            Ok(OriginReply::NotModified) => &self.counters.not_modified,
+            Ok(OriginReply::NotFound) => &self.counters.not_found,
+            Err(error) => &self.counters.errors[error.kind.index()],
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        if !self.counted {
+            self.counters.abandoned.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

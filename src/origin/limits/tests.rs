@@ -1,0 +1,191 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::origin::failing::{FailingOrigin, Fault, Gate, MemoryOrigin};
+use crate::tile::{
+    Access, Bounds, BrowserCaching, Delivery, Scale, TileCoord, TileFormat, Tileset, TilesetSpec,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+type Origins = Arc<Limited<FailingOrigin<MemoryOrigin>>>;
+
+fn request(deadline: Duration) -> OriginRequest {
+    let tileset = Tileset::new(TilesetSpec {
+        name: "world".into(),
+        bucket: "bucket".into(),
+        key: "{z}/{x}/{y}".into(),
+        format: TileFormat::Png,
+        minzoom: 0,
+        maxzoom: 5,
+        bounds: Bounds::new([-180.0, -85.0, 180.0, 85.0]).unwrap(),
+        attribution: String::new(),
+        version: None,
+        missing: None,
+        delivery: Delivery::default(),
+        browser: BrowserCaching::default(),
+        access: Access::default(),
+        tilejson: serde_json::Map::new(),
+    });
+    OriginRequest {
+        tileset: Arc::new(tileset.unwrap()),
+        coord: TileCoord::new(0, 0, 0).unwrap(),
+        scale: Scale::One,
+        validator: None,
+        deadline,
+    }
+}
+
+fn limited(concurrency: usize, queue: usize) -> Origins {
+    let settings = LimitSettings {
+        queue,
+        ..LimitSettings::new(concurrency)
+    };
+    let origin = MemoryOrigin::new();
+    let request = request(SECOND);
+    origin.put(&request.tileset, request.coord, Scale::One, "tile", None);
+    Arc::new(Limited::new(FailingOrigin::new(origin), settings))
+}
+
+fn spawn(
+    origin: &Origins,
+    deadline: Duration,
+) -> tokio::task::JoinHandle<Result<OriginReply, OriginError>> {
+    let origin = Arc::clone(origin);
+    tokio::spawn(async move { origin.fetch(request(deadline)).await })
+}
+
+/// Lets every spawned task run as far as it can.
+async fn settle() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_origin_never_sees_more_than_the_bound() {
+    let origin = limited(2, 100);
+    let gate = Gate::default();
+    origin.inner().fail_always(Fault::Hold(gate.clone()));
+    let tasks: Vec<_> = (0..10).map(|_| spawn(&origin, 10 * SECOND)).collect();
+    settle().await;
+    assert_eq!(origin.inner().calls(), 2);
+    assert_eq!((origin.stats().in_flight, origin.stats().waiting), (2, 8));
+    gate.open();
+    for task in tasks {
+        assert!(task.await.unwrap().is_ok());
+    }
+    assert_eq!(origin.stats().found, 10);
+    assert_eq!((origin.stats().in_flight, origin.stats().waiting), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_holds_back_at_once() {
+    let origin = limited(1, 1);
+    origin.inner().fail_always(Fault::Hang);
+    let _first = spawn(&origin, 10 * SECOND);
+    settle().await;
+    let _second = spawn(&origin, 10 * SECOND);
+    settle().await;
+    let error = origin.fetch(request(10 * SECOND)).await.unwrap_err();
+    assert_eq!(error.kind, OriginErrorKind::HeldBack);
+    assert!(error.retry_after.is_some());
+    assert_eq!(origin.stats().queue_full, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_longer_than_their_deadline() {
+    let origin = limited(1, 10);
+    origin.inner().fail_always(Fault::Hang);
+    let _first = spawn(&origin, 60 * SECOND);
+    settle().await;
+    let started = Instant::now();
+    let error = origin.fetch(request(2 * SECOND)).await.unwrap_err();
+    assert_eq!(error.kind, OriginErrorKind::HeldBack);
+    assert_eq!(started.elapsed(), 2 * SECOND);
+    assert_eq!(origin.stats().no_time, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cannot_be_served_in_time_is_told_at_once() {
+    let origin = limited(1, 10);
+    origin.inner().fail_next(8, Fault::Delay(8 * SECOND));
+    for _ in 0..8 {
+        origin.fetch(request(10 * SECOND)).await.unwrap();
+    }
+    origin.inner().fail_always(Fault::Hang);
+    let _first = spawn(&origin, 60 * SECOND);
+    settle().await;
+    let started = Instant::now();
+    let error = origin.fetch(request(SECOND)).await.unwrap_err();
+    assert_eq!(error.kind, OriginErrorKind::HeldBack);
+    assert_eq!(started.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_spent_waiting_is_taken_off_the_deadline() {
+    let origin = limited(1, 10);
+    origin.inner().fail_next(1, Fault::Delay(2 * SECOND));
+    let first = spawn(&origin, 10 * SECOND);
+    settle().await;
+    spawn(&origin, 10 * SECOND).await.unwrap().unwrap();
+    first.await.unwrap().unwrap();
+    assert_eq!(origin.inner().seen()[1].deadline, 8 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_origin_that_hangs_loses_its_slot() {
+    let origin = limited(1, 10);
+    origin.inner().fail_next(1, Fault::Hang);
+    let error = origin.fetch(request(SECOND)).await.unwrap_err();
+    assert_eq!(error.kind, OriginErrorKind::Deadline);
+    assert!(origin.fetch(request(SECOND)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_opens_the_circuit_and_it_closes_by_itself() {
+    let origin = limited(4, 10);
+    origin
+        .inner()
+        .fail_always(Fault::error(OriginErrorKind::Unreachable));
+    for _ in 0..30 {
+        let _ = origin.fetch(request(SECOND)).await;
+    }
+    assert_eq!(origin.inner().calls(), 10, "the rest was held back");
+    let stats = origin.stats();
+    assert_eq!(
+        (stats.circuit, stats.circuit_open),
+        (BreakerState::Open, 20)
+    );
+    assert_eq!(stats.errors[OriginErrorKind::Unreachable.index()], 10);
+    assert_eq!(stats.errors[OriginErrorKind::HeldBack.index()], 20);
+    origin.inner().heal();
+    tokio::time::sleep(SECOND).await;
+    assert!(origin.fetch(request(SECOND)).await.is_ok());
+    assert_eq!(origin.stats().circuit, BreakerState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_bad_object_or_a_denial_does_not_close_the_door_for_all() {
+    let origin = limited(4, 10);
+    let too_large = OriginError::of_object(OriginErrorKind::Server, "too large");
+    origin.inner().fail_next(50, Fault::Error(too_large));
+    let denied = Fault::error(OriginErrorKind::Denied);
+    origin.inner().fail_next(50, denied);
+    for _ in 0..100 {
+        let _ = origin.fetch(request(SECOND)).await;
+    }
+    assert!(origin.fetch(request(SECOND)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_given_up_frees_its_slot_and_is_counted() {
+    let origin = limited(1, 10);
+    origin.inner().fail_next(1, Fault::Hang);
+    let task = spawn(&origin, 60 * SECOND);
+    settle().await;
+    task.abort();
+    settle().await;
+    assert_eq!(origin.stats().abandoned, 1);
+    assert!(origin.fetch(request(SECOND)).await.is_ok());
+}

@@ -1,0 +1,247 @@
+//! Tiles from S3: one signed `GetObject` a tile, read whole, checked, and its errors told apart.
+//!
+//! Invariant: a reply is whole. Its length is the promised one, its checksum (where the object has
+//! one) is right, and its encoding is known from its first bytes. Nothing here outlives the
+//! request's deadline, retries included, and an outage adds at most a tenth to the load.
+//! Left out on purpose: how many requests run at once and when to stop asking (`origin::limits`),
+//! and where credentials come from (`aws`).
+//!
+//! Retries are our own, above an SDK that does none: the SDK's end where the response's head is
+//! read, so that a body that breaks is never tried again, and they know neither the deadline of the
+//! whole nor a budget shared by all tilesets.
+//!
+//! Checksums: the SDK asks for them (`x-amz-checksum-mode: ENABLED`) and compares while the body
+//! streams. S3 keeps one for every object written since December 2024; CRC64NVME costs about a
+//! microsecond for a tile, so there is no reason not to. Composite checksums (`…-N`, multipart) are
+//! not comparable and are skipped by the SDK.
+
+mod answer;
+mod body;
+mod retry;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use tokio::time::{Instant, timeout};
+
+use self::answer::Failure;
+use self::retry::{Jitter, MAX_ATTEMPTS, RetryBudget, pause};
+use super::encoding;
+use super::{
+    Origin, OriginError, OriginErrorKind, OriginFuture, OriginReply, OriginRequest, OriginTile,
+    OriginValidator,
+};
+
+/// Larger objects are refused: a tile is some kilobytes, and this one would be held in memory.
+pub const MAX_OBJECT_BYTES: u64 = 64 << 20;
+
+/// The origin that reads from S3, or from a server that speaks its API.
+pub struct S3Origin {
+    client: Client,
+    /// Clients of tilesets that have a role of their own.
+    by_tileset: HashMap<Box<str>, Client>,
+    max_object: u64,
+    budget: RetryBudget,
+    jitter: Jitter,
+    retries: AtomicU64,
+}
+
+impl fmt::Debug for S3Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("S3Origin")
+            .field("max_object", &self.max_object)
+            .finish_non_exhaustive()
+    }
+}
+
+impl S3Origin {
+    /// An origin over this client (see [`crate::aws::Aws::s3_client`]).
+    pub fn new(client: &Client) -> Self {
+        Self {
+            client: for_tiles(client),
+            by_tileset: HashMap::new(),
+            max_object: MAX_OBJECT_BYTES,
+            budget: RetryBudget::default(),
+            jitter: Jitter::default(),
+            retries: AtomicU64::new(0),
+        }
+    }
+
+    /// Reads this tileset with a client of its own: another role, another account.
+    #[must_use]
+    pub fn with_tileset_client(mut self, tileset: &str, client: &Client) -> Self {
+        self.by_tileset.insert(tileset.into(), for_tiles(client));
+        self
+    }
+
+    /// Refuses objects above this size instead of above [`MAX_OBJECT_BYTES`].
+    #[must_use]
+    pub fn with_max_object(mut self, bytes: u64) -> Self {
+        self.max_object = bytes;
+        self
+    }
+
+    /// How often a request was repeated.
+    pub fn retries(&self) -> u64 {
+        self.retries.load(Ordering::Relaxed)
+    }
+
+    async fn get(&self, request: OriginRequest) -> Result<OriginReply, OriginError> {
+        let place = request.tileset.place();
+        let get = Get {
+            client: self
+                .by_tileset
+                .get(request.tileset.name())
+                .unwrap_or(&self.client),
+            bucket: &place.bucket,
+            key: place.key.key(request.coord, request.scale),
+            validator: request.validator.as_ref(),
+            max_object: self.max_object,
+            progress: Progress::default(),
+        };
+        match timeout(request.deadline, self.attempts(&get, request.deadline)).await {
+            Ok(result) => result,
+            Err(_) => Err(OriginError::new(
+                OriginErrorKind::Deadline,
+                format!(
+                    "{get}: no whole answer in {:?} ({})",
+                    request.deadline, get.progress
+                ),
+            )),
+        }
+    }
+
+    async fn attempts(
+        &self,
+        get: &Get<'_>,
+        deadline: Duration,
+    ) -> Result<OriginReply, OriginError> {
+        let started = Instant::now();
+        let mut attempt = 1;
+        loop {
+            get.progress.attempts.store(attempt, Ordering::Relaxed);
+            let failure = match get.once().await {
+                Ok(reply) => {
+                    self.budget.deposit();
+                    return Ok(reply);
+                }
+                Err(failure) => failure,
+            };
+            let pause = pause(attempt, self.jitter.next());
+            let in_time = started.elapsed() + pause < deadline;
+            // The budget last: nothing is taken from it for a retry that does not happen.
+            if !failure.again || attempt >= MAX_ATTEMPTS || !in_time || !self.budget.withdraw() {
+                return Err(failure.error);
+            }
+            tracing::debug!(attempt, error = %failure.error, ?pause, "asking S3 again");
+            self.retries.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(pause).await;
+            attempt += 1;
+        }
+    }
+}
+
+/// The same client (credentials, connections, caches), without retries and with a check of framing.
+fn for_tiles(client: &Client) -> Client {
+    let config = client
+        .config()
+        .to_builder()
+        .retry_config(RetryConfig::disabled())
+        .interceptor(body::RefuseUnframed);
+    Client::from_conf(config.build())
+}
+
+impl Origin for S3Origin {
+    fn fetch(&self, request: OriginRequest) -> OriginFuture<'_> {
+        Box::pin(self.get(request))
+    }
+}
+
+/// One tile's `GetObject`, and how far it has come.
+struct Get<'a> {
+    client: &'a Client,
+    bucket: &'a str,
+    key: String,
+    validator: Option<&'a OriginValidator>,
+    max_object: u64,
+    progress: Progress,
+}
+
+impl Get<'_> {
+    async fn once(&self) -> Result<OriginReply, Failure> {
+        self.progress.received.store(0, Ordering::Relaxed);
+        self.progress.promised.store(u64::MAX, Ordering::Relaxed);
+        let sent = self
+            .client
+            .get_object()
+            .bucket(self.bucket)
+            .key(&self.key)
+            .set_if_none_match(self.validator.map(|v| v.as_str().to_owned()))
+            .send()
+            .await;
+        match sent {
+            Ok(output) => self.read(output).await.map(OriginReply::Found),
+            Err(error) => answer::translate(&error, self),
+        }
+    }
+
+    async fn read(&self, output: GetObjectOutput) -> Result<OriginTile, Failure> {
+        // Every S3 server sends an ETag with an object. A captive portal's or a proxy's log-in page,
+        // answered with 200, does not, and must not become a tile.
+        let Some(etag) = output.e_tag() else {
+            let said = format!("{self}: 200 without an ETag; is `endpoint_url` an S3 endpoint?");
+            return Err(Failure::for_good(OriginError::new(
+                OriginErrorKind::Server,
+                said,
+            )));
+        };
+        let validator = OriginValidator::new(etag);
+        let last_modified = output
+            .last_modified()
+            .and_then(|at| u64::try_from(at.secs()).ok());
+        let declared = output.content_encoding().map(str::to_owned);
+        let promised = output.content_length().and_then(|n| u64::try_from(n).ok());
+        let body = body::read(output.body, promised, self.max_object, self).await?;
+        let encoding = encoding::detect(declared.as_deref(), &body).map_err(|unknown| {
+            let said = format!("{self}: {unknown}");
+            Failure::for_good(OriginError::of_object(OriginErrorKind::Server, said))
+        })?;
+        Ok(OriginTile {
+            body,
+            encoding,
+            validator,
+            last_modified,
+        })
+    }
+}
+
+impl fmt::Display for Get<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GetObject s3://{}/{}", self.bucket, self.key)
+    }
+}
+
+/// For the detail of a deadline: what was waited for.
+#[derive(Debug, Default)]
+struct Progress {
+    attempts: AtomicU32,
+    received: AtomicU64,
+    /// `u64::MAX` until the response's head is there.
+    promised: AtomicU64,
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let attempt = self.attempts.load(Ordering::Relaxed);
+        let received = self.received.load(Ordering::Relaxed);
+        match self.promised.load(Ordering::Relaxed) {
+            u64::MAX => write!(f, "attempt {attempt}, no response yet"),
+            promised => write!(f, "attempt {attempt}, {received} of {promised} bytes"),
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! What S3's refusals and failures mean. The one table from S3's words to ours.
+//!
+//! Source: "Error responses", Amazon S3 API Reference.
+
+use std::error::Error;
+use std::fmt::Write;
+use std::time::Duration;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_s3::error::{ConnectorError, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::RequestId;
+use aws_sdk_s3::operation::get_object::GetObjectError;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+
+use super::Get;
+use super::body::Unframed;
+use crate::origin::{OriginError, OriginErrorKind, OriginReply};
+
+/// An attempt that failed, and whether another is worth it.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) error: OriginError,
+    pub(super) again: bool,
+}
+
+impl Failure {
+    /// The next attempt would fail too.
+    pub(super) fn for_good(error: OriginError) -> Self {
+        Self {
+            error,
+            again: false,
+        }
+    }
+
+    /// The next attempt may well succeed.
+    pub(super) fn worth_repeating(error: OriginError) -> Self {
+        Self { error, again: true }
+    }
+}
+
+/// What an SDK error means: a 304 and a missing key are answers, all else is a failure.
+pub(super) fn translate(
+    error: &SdkError<GetObjectError>,
+    get: &Get<'_>,
+) -> Result<OriginReply, Failure> {
+    if let Some(response) = error.raw_response() {
+        let code = error.as_service_error().and_then(|e| e.code());
+        let message = error.as_service_error().and_then(|e| e.message());
+        if let Some(unframed) = find::<Unframed>(error) {
+            let detail = format!("{get}: {unframed}");
+            let error = OriginError::new(OriginErrorKind::Truncated, detail);
+            return Err(Failure::for_good(error));
+        }
+        return match (response.status().as_u16(), code) {
+            // Not modelled by the SDK: it surfaces as an unhandled service error.
+            (304, _) if get.validator.is_some() => Ok(OriginReply::NotModified),
+            // With its code alone: a proxy's or a wrong path's bare 404 is no statement about a tile.
+            (404, Some("NoSuchKey")) => Ok(OriginReply::NotFound),
+            (status, code) => Err(answered(status, code, message, response, get)),
+        };
+    }
+    Err(unanswered(error, get))
+}
+
+/// A response that is a refusal or a failure.
+fn answered(
+    status: u16,
+    code: Option<&str>,
+    message: Option<&str>,
+    response: &HttpResponse,
+    get: &Get<'_>,
+) -> Failure {
+    let header = |name: &str| response.headers().get(name);
+    let kind = kind(status, code);
+    let mut detail = format!("{get}: {status}");
+    // Writing to a String cannot fail.
+    if let Some(code) = code {
+        let _ = write!(detail, " {}", printable(code, 60));
+    }
+    if let Some(message) = message {
+        let _ = write!(detail, " '{}'", printable(message, 300));
+    }
+    if let Some(id) = response.request_id() {
+        let _ = write!(detail, " (request {})", printable(id, 80));
+    }
+    if let Some(hint) = hint(status, code) {
+        let _ = write!(detail, "; {hint}");
+    }
+    if code == Some("RequestTimeTooSkewed")
+        && let Some(date) = header("date")
+    {
+        let _ = write!(detail, "; the server's is {}", printable(date, 40));
+    }
+    if is_wrong_region(status, code)
+        && let Some(region) = header("x-amz-bucket-region")
+    {
+        let region = printable(region, 40);
+        let _ = write!(detail, "; the bucket is in {region}: set `region` to it");
+    }
+    let retry_after = header("retry-after")
+        .and_then(|seconds| seconds.trim().parse().ok())
+        .map(Duration::from_secs);
+    let error = if code == Some("InvalidObjectState") {
+        OriginError::of_object(kind, detail)
+    } else {
+        OriginError::new(kind, detail)
+    };
+    let error = error.with_retry_after(retry_after);
+    // Told when to come back, the caller decides: it may have a stale tile to serve meanwhile.
+    let again = retry_after.is_none()
+        && match kind {
+            OriginErrorKind::Throttled => true,
+            OriginErrorKind::Server => status >= 500 && status != 501,
+            _ => false,
+        };
+    Failure { error, again }
+}
+
+fn kind(status: u16, code: Option<&str>) -> OriginErrorKind {
+    match code {
+        Some(
+            "SlowDown"
+            | "SlowDownRead"
+            | "Throttling"
+            | "ThrottlingException"
+            | "RequestThrottled"
+            | "TooManyRequests"
+            | "RequestLimitExceeded"
+            | "BandwidthLimitExceeded",
+        ) => OriginErrorKind::Throttled,
+        // With 400, some of these: still a refusal of who we are.
+        Some(
+            "ExpiredToken"
+            | "InvalidToken"
+            | "TokenRefreshRequired"
+            | "InvalidAccessKeyId"
+            | "AuthorizationHeaderMalformed"
+            | "RequestTimeTooSkewed"
+            | "SignatureDoesNotMatch"
+            | "NoSuchBucket"
+            | "PermanentRedirect"
+            | "TemporaryRedirect"
+            | "InvalidObjectState"
+            | "InvalidBucketName"
+            | "IllegalLocationConstraintException",
+        ) => OriginErrorKind::Denied,
+        Some(code) if code.starts_with("KMS.") => OriginErrorKind::Denied,
+        _ => match status {
+            429 => OriginErrorKind::Throttled,
+            301 | 307 | 308 | 401 | 403 => OriginErrorKind::Denied,
+            _ => OriginErrorKind::Server,
+        },
+    }
+}
+
+fn is_wrong_region(status: u16, code: Option<&str>) -> bool {
+    matches!(status, 301 | 307 | 308) || code == Some("AuthorizationHeaderMalformed")
+}
+
+/// What to do about it.
+fn hint(status: u16, code: Option<&str>) -> Option<&'static str> {
+    Some(match code {
+        Some("AccessDenied") => {
+            "the credentials may not s3:GetObject this key, or the object is missing and they may not \
+             s3:ListBucket (then S3 says 403, not 404)"
+        }
+        Some("InvalidAccessKeyId") => {
+            "the access key is not known there: deleted, of another partition, or of another server"
+        }
+        Some("SignatureDoesNotMatch") => "the secret access key is not this access key's",
+        Some("ExpiredToken" | "TokenRefreshRequired") => {
+            "the session's credentials have expired: see what should renew them"
+        }
+        Some("InvalidToken") => "the session token is not this access key's",
+        Some("RequestTimeTooSkewed") => "this machine's clock is wrong: run NTP",
+        Some("NoSuchBucket") => "there is no such bucket: correct the tileset's `bucket`",
+        Some("InvalidObjectState") => {
+            "the object is archived: restore it or move it to S3 Standard"
+        }
+        Some("InvalidBucketName") => "correct the tileset's `bucket`",
+        Some(code) if code.starts_with("KMS.") => {
+            "the object's KMS key is disabled, deleted or not to be used by these credentials"
+        }
+        _ if is_wrong_region(status, code) => "the request went to the wrong region",
+        None if status == 404 => {
+            "a 404 without an S3 error code is not S3's: is `endpoint_url` an S3 endpoint?"
+        }
+        None if status == 403 => "a 403 without an S3 error code: a proxy or firewall in between?",
+        _ => return None,
+    })
+}
+
+/// No response: credentials, time or the network.
+fn unanswered(error: &SdkError<GetObjectError>, get: &Get<'_>) -> Failure {
+    if let Some(credentials) = find::<CredentialsError>(error) {
+        let what = match credentials {
+            CredentialsError::CredentialsNotLoaded(_) => {
+                "no credentials in the environment, a profile, a web identity, ECS or EC2"
+            }
+            CredentialsError::ProviderTimedOut(_) => {
+                "the credentials' source did not answer in time"
+            }
+            CredentialsError::InvalidConfiguration(_) => "the credentials' configuration is wrong",
+            _ => "the credentials' source failed",
+        };
+        let detail = format!("{get}: never sent: {what}: {}", said(credentials));
+        return Failure::for_good(OriginError::new(OriginErrorKind::Denied, detail));
+    }
+    let detail = format!("{get}: {}", said(error));
+    match error {
+        SdkError::TimeoutError(_) => {
+            Failure::for_good(OriginError::new(OriginErrorKind::Deadline, detail))
+        }
+        SdkError::ConstructionFailure(_) => {
+            Failure::for_good(OriginError::of_object(OriginErrorKind::Server, detail))
+        }
+        // A timeout in here is the connection's: no other is set.
+        SdkError::DispatchFailure(dispatch) => {
+            let error = OriginError::new(OriginErrorKind::Unreachable, detail);
+            let sent_nothing = dispatch
+                .as_connector_error()
+                .is_some_and(ConnectorError::is_user);
+            Failure {
+                error,
+                again: !sent_nothing,
+            }
+        }
+        _ => Failure::for_good(OriginError::new(OriginErrorKind::Server, detail)),
+    }
+}
+
+/// An error with its causes, in one line. `Display` alone: `Debug` would print whole requests.
+pub(super) fn said(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    printable(&text, 500)
+}
+
+/// Foreign text for a log: short, in one line.
+fn printable(text: &str, most: usize) -> String {
+    text.chars()
+        .take(most)
+        .flat_map(|c| {
+            // Quotes stay as they are; what could break out of the line is escaped.
+            let escaped = c.is_control().then(|| c.escape_default());
+            let plain = escaped.is_none().then_some(c);
+            escaped.into_iter().flatten().chain(plain)
+        })
+        .collect()
+}
+
+fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<E>() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use OriginErrorKind::{Denied, Server, Throttled};
+
+    #[test]
+    fn s3s_words_are_told_apart() {
+        for (status, code, expected) in [
+            (403, Some("AccessDenied"), Denied),
+            (403, Some("InvalidAccessKeyId"), Denied),
+            (403, None, Denied),
+            (400, Some("ExpiredToken"), Denied),
+            (400, Some("AuthorizationHeaderMalformed"), Denied),
+            (400, Some("KMS.DisabledException"), Denied),
+            (404, Some("NoSuchBucket"), Denied),
+            (301, Some("PermanentRedirect"), Denied),
+            (503, Some("SlowDown"), Throttled),
+            (429, None, Throttled),
+            (503, Some("ServiceUnavailable"), Server),
+            (500, Some("InternalError"), Server),
+            (502, None, Server),
+            (404, None, Server),
+            (404, Some("NotFound"), Server),
+            (304, None, Server),
+            (400, Some("InvalidRequest"), Server),
+            (418, None, Server),
+        ] {
+            assert_eq!(kind(status, code), expected, "{status} {code:?}");
+        }
+    }
+
+    #[test]
+    fn a_denial_says_what_to_do() {
+        for code in [
+            "AccessDenied",
+            "InvalidAccessKeyId",
+            "SignatureDoesNotMatch",
+            "ExpiredToken",
+            "RequestTimeTooSkewed",
+            "NoSuchBucket",
+            "InvalidObjectState",
+        ] {
+            assert!(hint(403, Some(code)).is_some(), "{code}");
+        }
+        assert!(hint(404, None).is_some_and(|hint| hint.contains("endpoint_url")));
+    }
+
+    #[test]
+    fn foreign_text_stays_in_its_line() {
+        assert_eq!(
+            printable("it's \"x\"\r\nInjected", 100),
+            "it's \"x\"\\r\\nInjected"
+        );
+        assert_eq!(printable("äöü", 2), "äö");
+    }
+}
