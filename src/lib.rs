@@ -1,5 +1,6 @@
 //! Tilekeep: a caching map-tile server for private S3 buckets.
 
+pub mod auth;
 pub mod cache;
 pub mod clock;
 pub mod origin;
