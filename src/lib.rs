@@ -1,1 +1,7 @@
-//!
+//! Tilekeep: a caching map-tile server for private S3 buckets.
+
+pub mod auth;
+pub mod cache;
+pub mod clock;
+pub mod origin;
+pub mod tile;

@@ -1,0 +1,352 @@
+//! The session cookie: its name and attributes, and finding tokens in what a browser sends.
+//! Bytes in, text out; no HTTP type.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::MAX_TOKEN_LEN;
+
+/// Cookies of our name that are looked at. A browser sends one; a parent domain's makes two.
+const MAX_CANDIDATES: usize = 4;
+/// Bytes of `Cookie` headers that are looked at.
+const MAX_HEADER_BYTES: usize = 32 * 1024;
+
+/// The scheme that the browser used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// Plain.
+    Http,
+    /// TLS.
+    Https,
+}
+
+/// Whether cookies are `Secure`: always, except where a browser reaches this very machine by
+/// http. `host` is the public one, with or without a port; a wrong guess there must cost a log-in and
+/// never a cookie in clear text.
+pub fn needs_secure(scheme: Scheme, host: &str) -> bool {
+    scheme == Scheme::Https || !is_loopback(host)
+}
+
+/// `localhost`, a name under it (RFC 6761 §6.3), or a loopback address.
+fn is_loopback(host: &str) -> bool {
+    let (name, port) = if let Some(bracketed) = host.strip_prefix('[') {
+        let Some((address, rest)) = bracketed.split_once(']') else {
+            return false;
+        };
+        (address, rest.strip_prefix(':'))
+    } else {
+        match host.split_once(':') {
+            // A bare IPv6 address.
+            Some((_, rest)) if rest.contains(':') => (host, None),
+            Some((name, port)) => (name, Some(port)),
+            None => (host, None),
+        }
+    };
+    if port.is_some_and(|port| !port.bytes().all(|byte| byte.is_ascii_digit())) {
+        return false;
+    }
+    if let Ok(address) = name.parse::<IpAddr>() {
+        return address.to_canonical().is_loopback();
+    }
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost")
+}
+
+/// Why a cookie cannot be set like this.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CookieError {
+    /// Not a token of RFC 9110, or a prefix that is set by itself.
+    #[error(
+        "cookie {0:?}: a name is 1 to 64 letters, digits, `-`, `_` or `.`, without `__Host-` or `__Secure-` in front: that is added where it may be"
+    )]
+    Name(String),
+    /// Not a host name.
+    #[error("domain {0:?}: a host name such as example.com, without scheme or port")]
+    Domain(String),
+}
+
+/// The session cookie's name and attributes. The name has the prefix `__Host-` exactly when the
+/// cookie is `Secure` and has no domain: browsers then let no other host set it (RFC 6265bis
+/// §4.1.3.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CookiePolicy {
+    name: String,
+    attributes: String,
+    secure: bool,
+}
+
+impl CookiePolicy {
+    /// For this name and domain; `secure` by [`needs_secure`]. Where the scheme is known by request
+    /// alone, there is a policy for either.
+    pub fn new(name: &str, domain: Option<&str>, secure: bool) -> Result<Self, CookieError> {
+        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let prefixed = ["__host-", "__secure-"]
+            .iter()
+            .any(|prefix| name.to_ascii_lowercase().starts_with(prefix));
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(token) || prefixed {
+            return Err(CookieError::Name(name.to_owned()));
+        }
+        let mut attributes = String::from("; Path=/; HttpOnly; SameSite=Lax");
+        if secure {
+            attributes.push_str("; Secure");
+        }
+        if let Some(domain) = domain {
+            let bare = domain.strip_prefix('.').unwrap_or(domain);
+            let label = |label: &str| {
+                !label.is_empty()
+                    && label
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            };
+            if bare.len() > 253 || !bare.split('.').all(label) {
+                return Err(CookieError::Domain(domain.to_owned()));
+            }
+            attributes.push_str("; Domain=");
+            attributes.push_str(bare);
+        }
+        let prefix = if secure && domain.is_none() {
+            "__Host-"
+        } else {
+            ""
+        };
+        Ok(Self {
+            name: format!("{prefix}{name}"),
+            attributes,
+            secure,
+        })
+    }
+
+    /// The name that browsers send.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it is `Secure`.
+    pub fn is_secure(&self) -> bool {
+        self.secure
+    }
+
+    /// A `Set-Cookie` value. `token` is a JWT: letters, digits, `-`, `_` and `.`.
+    pub fn set(&self, token: &str, max_age: Duration) -> String {
+        let Self {
+            name, attributes, ..
+        } = self;
+        format!("{name}={token}{attributes}; Max-Age={}", max_age.as_secs())
+    }
+
+    /// The `Set-Cookie` value that removes it: name, path and domain are what a browser goes by.
+    pub fn delete(&self) -> String {
+        format!("{}={}; Max-Age=0", self.name, self.attributes)
+    }
+}
+
+/// The tokens among a request's cookies, in the order they were sent.
+#[derive(Clone, Default)]
+pub struct CookieTokens<'a> {
+    tokens: [&'a str; MAX_CANDIDATES],
+    len: usize,
+    oversized: bool,
+}
+
+impl<'a> CookieTokens<'a> {
+    /// One after the other.
+    pub fn iter(&self) -> impl Iterator<Item = &'a str> {
+        self.tokens.into_iter().take(self.len)
+    }
+
+    /// Whether one was passed over for its length.
+    pub fn had_oversized(&self) -> bool {
+        self.oversized
+    }
+
+    fn push(&mut self, token: &'a str) {
+        if token.len() > MAX_TOKEN_LEN {
+            self.oversized = true;
+        } else if !token.is_empty()
+            && self.len < MAX_CANDIDATES
+            && !self.tokens[..self.len].contains(&token)
+        {
+            self.tokens[self.len] = token;
+            self.len += 1;
+        }
+    }
+}
+
+impl fmt::Debug for CookieTokens<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CookieTokens")
+            .field("len", &self.len)
+            .field("oversized", &self.oversized)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Finds the tokens of the cookie `name` in the values of all `Cookie` headers (HTTP/2 may split them,
+/// RFC 9113 §8.2.3). Without allocation; the first four different ones, of at most
+/// [`MAX_TOKEN_LEN`] bytes each.
+pub fn session_tokens_from_cookies<'a>(
+    headers: impl IntoIterator<Item = &'a [u8]>,
+    name: &str,
+) -> CookieTokens<'a> {
+    let mut found = CookieTokens::default();
+    let mut left = MAX_HEADER_BYTES;
+    for header in headers {
+        if header.len() > left {
+            break;
+        }
+        left -= header.len();
+        for pair in header.split(|byte| *byte == b';') {
+            let Some(equals) = pair.iter().position(|byte| *byte == b'=') else {
+                continue;
+            };
+            // Names are compared exactly: browsers do (RFC 6265bis §5.7).
+            if pair[..equals].trim_ascii() != name.as_bytes() {
+                continue;
+            }
+            let value = pair[equals + 1..].trim_ascii();
+            let value = value
+                .strip_prefix(b"\"")
+                .and_then(|value| value.strip_suffix(b"\""))
+                .unwrap_or(value);
+            // A JWT is ASCII; anything else is nobody's token.
+            if let Ok(value) = std::str::from_utf8(value) {
+                found.push(value);
+            }
+        }
+    }
+    found
+}
+
+/// The token of an `Authorization` value of the scheme `Bearer` (RFC 6750 §2.1); `None` for other
+/// schemes.
+pub fn bearer_token(authorization: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(authorization).ok()?;
+    let (scheme, token) = text.split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| token.trim_matches(' '))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found<'a>(headers: &[&'a str]) -> Vec<&'a str> {
+        let headers = headers.iter().map(|header| header.as_bytes());
+        session_tokens_from_cookies(headers, "tk").iter().collect()
+    }
+
+    #[test]
+    fn the_token_is_found_among_other_cookies_and_headers() {
+        assert_eq!(found(&["a=1; tk=x.y.z; b=2"]), ["x.y.z"]);
+        assert_eq!(found(&["a=1", "b=2;tk=x"]), ["x"]);
+        assert_eq!(found(&["tk=\"x\""]), ["x"]);
+        assert_eq!(found(&["TK=x; xtk=y; tkx=z; tk; tk="]), [""; 0]);
+        assert_eq!(found(&["a=tk=x"]), [""; 0]);
+        assert_eq!(found(&[]), [""; 0]);
+    }
+
+    #[test]
+    fn duplicates_are_tried_in_order_up_to_four() {
+        assert_eq!(found(&["tk=a; tk=b", "tk=a; tk=c"]), ["a", "b", "c"]);
+        assert_eq!(found(&["tk=1;tk=2;tk=3;tk=4;tk=5"]).len(), 4);
+    }
+
+    #[test]
+    fn an_oversized_cookie_is_passed_over_and_noted() {
+        let header = format!("tk={}; tk=good", "x".repeat(MAX_TOKEN_LEN + 1));
+        let tokens = session_tokens_from_cookies([header.as_bytes()], "tk");
+        assert_eq!(tokens.iter().collect::<Vec<_>>(), ["good"]);
+        assert!(tokens.had_oversized());
+        assert!(!format!("{tokens:?}").contains("good"));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_no_token() {
+        let tokens = session_tokens_from_cookies([&b"tk=\xff\xfe; tk=ok"[..]], "tk");
+        assert_eq!(tokens.iter().collect::<Vec<_>>(), ["ok"]);
+    }
+
+    #[test]
+    fn cookies_are_secure_except_on_this_machine_by_http() {
+        for host in [
+            "localhost",
+            "LOCALHOST:8080",
+            "localhost.:80",
+            "app.localhost",
+            "127.0.0.1:8080",
+            "127.9.9.9",
+            "[::1]:8080",
+            "::1",
+            "[::ffff:127.0.0.1]",
+        ] {
+            assert!(!needs_secure(Scheme::Http, host), "{host}");
+            assert!(needs_secure(Scheme::Https, host), "{host}");
+        }
+        for host in [
+            "tiles.example.com",
+            "localhost.example.com",
+            "127.0.0.1.example.com",
+            "notlocalhost",
+            "10.0.0.1",
+            "[::2]",
+            "localhost:80@evil.example",
+            "[::1",
+            "",
+        ] {
+            assert!(needs_secure(Scheme::Http, host), "{host}");
+        }
+    }
+
+    #[test]
+    fn the_name_has_its_prefix_exactly_when_secure_and_without_a_domain() {
+        let policy = |domain, secure| CookiePolicy::new("tk", domain, secure).unwrap();
+        let ttl = Duration::from_millis(60_900);
+        let cases = [
+            (
+                policy(None, true),
+                "__Host-tk=T; Path=/; HttpOnly; SameSite=Lax; Secure; Max-Age=60",
+            ),
+            (
+                policy(None, false),
+                "tk=T; Path=/; HttpOnly; SameSite=Lax; Max-Age=60",
+            ),
+            (
+                policy(Some("example.com"), true),
+                "tk=T; Path=/; HttpOnly; SameSite=Lax; Secure; Domain=example.com; Max-Age=60",
+            ),
+            (
+                policy(Some(".example.com"), false),
+                "tk=T; Path=/; HttpOnly; SameSite=Lax; Domain=example.com; Max-Age=60",
+            ),
+        ];
+        for (policy, set) in cases {
+            assert_eq!(policy.set("T", ttl), set);
+            let deleted = set.replace("=T;", "=;").replace("Max-Age=60", "Max-Age=0");
+            assert_eq!(policy.delete(), deleted);
+        }
+    }
+
+    #[test]
+    fn nothing_can_be_smuggled_into_a_cookies_attributes() {
+        for name in ["", "a b", "a;b", "a=b", "__Host-x", "__secure-x", "é"] {
+            assert!(CookiePolicy::new(name, None, true).is_err(), "{name}");
+        }
+        for domain in ["", ".", "a;b", "a..b", "http://a", "a:80", "a\r\nb", "a b"] {
+            assert!(
+                CookiePolicy::new("tk", Some(domain), true).is_err(),
+                "{domain}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bearer_is_told_from_other_schemes() {
+        assert_eq!(bearer_token(b"Bearer x.y.z"), Some("x.y.z"));
+        assert_eq!(bearer_token(b"bearer  x"), Some("x"));
+        assert_eq!(bearer_token(b"Basic eDp5"), None);
+        assert_eq!(bearer_token(b"Bearer"), None);
+        assert_eq!(bearer_token(b"Bearer \xff"), None);
+    }
+}

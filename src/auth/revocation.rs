@@ -1,0 +1,271 @@
+//! Sessions that were ended before their time.
+//!
+//! Invariant: from the moment [`Revocations::end`] has begun, no new request passes with an ended
+//! session, whatever becomes of the file. With a file, it stays so across restarts. An entry goes
+//! when no token of its family can be valid any more. Nothing is forgotten for want of room: a full
+//! table refuses, and says so.
+//!
+//! The hot path asks one atomic number: every ending moves the epoch on, and a session remembers
+//! the epoch in which it was last found clear.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use super::revocation_file::RevocationFile;
+use super::{RevocationId, Session};
+use crate::clock::Timestamp;
+
+/// Most entries kept: about 50 MB of memory, and as much of disk.
+const MAX_ENTRIES: usize = 1_000_000;
+
+/// Why a session could not be ended for good.
+#[derive(Debug, thiserror::Error)]
+pub enum EndError {
+    /// It is refused from now on, but could come back after a restart.
+    #[error("the ended session was not written to {}: {source}", path.display())]
+    NotWritten {
+        /// The revocations file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// It was not ended: there are too many already.
+    #[error("{MAX_ENTRIES} sessions are ended and not yet expired; no more are kept")]
+    Full,
+}
+
+/// Why the file of ended sessions cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RevocationsError {
+    /// Reading, creating or locking it failed.
+    #[error("revocations file {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// Another server has it.
+    #[error("revocations file {}: another server is using it", .0.display())]
+    InUse(PathBuf),
+    /// Some other file.
+    #[error("revocations file {}: this is no revocations file; it is left as it is", .0.display())]
+    NotOurs(PathBuf),
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    until: Timestamp,
+    written: bool,
+}
+
+/// What was ended, in memory and, with a path, in a file.
+pub struct Revocations {
+    /// Moved on by every ending, after the entry is in. Begins at 1; a session begins at 0.
+    epoch: AtomicU64,
+    entries: RwLock<HashMap<RevocationId, Entry>>,
+    /// Held by whoever ends something; never by a request for a tile.
+    file: Mutex<Option<RevocationFile>>,
+    capacity: usize,
+}
+
+impl Revocations {
+    /// In memory alone, or with the file at `path`, which is created where there is none.
+    /// Reads and locks it: blocking.
+    pub fn open(path: Option<&Path>, now: Timestamp) -> Result<Self, RevocationsError> {
+        let (file, entries) = match path {
+            Some(path) => {
+                let (file, entries) = RevocationFile::open(path, now)?;
+                (Some(file), entries)
+            }
+            None => (None, HashMap::new()),
+        };
+        let written = |(id, until)| {
+            let written = true;
+            (id, Entry { until, written })
+        };
+        Ok(Self {
+            epoch: AtomicU64::new(1),
+            entries: RwLock::new(entries.into_iter().map(written).collect()),
+            file: Mutex::new(file),
+            capacity: MAX_ENTRIES,
+        })
+    }
+
+    /// Whether the session was ended. One atomic load unless something was ended since this session
+    /// was last looked up.
+    pub fn has_ended(&self, session: &Session) -> bool {
+        // Acquire: whoever sees the epoch sees the entries that moved it.
+        let epoch = self.epoch.load(Ordering::Acquire);
+        if session.clear_in.load(Ordering::Relaxed) == epoch {
+            return false;
+        }
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let ended = entries.contains_key(&session.revocation_id());
+        if !ended {
+            // The epoch loaded before looking: an entry that came since moves it once more.
+            session.clear_in.store(epoch, Ordering::Relaxed);
+        }
+        ended
+    }
+
+    /// Ends what `id` names until `until`, when the last token of its family has expired. Writes to
+    /// the file and waits for the disk: blocking. On [`EndError::NotWritten`] it has been ended
+    /// here all the same, and may be tried again.
+    pub fn end(&self, id: RevocationId, until: Timestamp, now: Timestamp) -> Result<(), EndError> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        {
+            let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+            match entries.get(&id) {
+                Some(known) if known.written && known.until >= until => return Ok(()),
+                Some(_) => {}
+                None if entries.len() >= self.capacity => {
+                    entries.retain(|_, entry| entry.until > now);
+                    if entries.len() >= self.capacity {
+                        return Err(EndError::Full);
+                    }
+                }
+                None => {}
+            }
+            let entry = entries.entry(id).or_insert(Entry {
+                until,
+                written: file.is_none(),
+            });
+            if until > entry.until {
+                (entry.until, entry.written) = (until, file.is_none());
+            }
+        }
+        self.epoch.fetch_add(1, Ordering::Release);
+        let Some(file) = file.as_mut() else {
+            return Ok(());
+        };
+        self.write(file, id, until, now)
+            .map_err(|source| EndError::NotWritten {
+                path: file.path().to_owned(),
+                source,
+            })?;
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = entries.get_mut(&id) {
+            entry.written = true;
+        }
+        Ok(())
+    }
+
+    /// How many entries are kept.
+    pub fn len(&self) -> usize {
+        let entries = self.entries.read();
+        entries.unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether nothing is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Appends, or, when most of the file is past, writes it anew.
+    fn write(
+        &self,
+        file: &mut RevocationFile,
+        id: RevocationId,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> std::io::Result<()> {
+        if !file.is_due_for_compaction(self.len()) {
+            return file.append(id, until);
+        }
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        entries.retain(|_, entry| entry.until > now);
+        let live: Vec<_> = entries
+            .iter()
+            .map(|(id, entry)| (*id, entry.until))
+            .collect();
+        drop(entries);
+        if file.is_due_for_compaction(live.len()) {
+            file.compact(&live)
+        } else {
+            file.append(id, until)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_000);
+    const LATER: Timestamp = Timestamp::from_secs(2_000);
+
+    fn session(sid: &str) -> Session {
+        let mut claims = super::super::testing::claims(2_000);
+        claims.sid = Some(sid.to_owned());
+        Session::new(claims, "x").unwrap()
+    }
+
+    #[test]
+    fn an_ended_session_is_refused_at_once_and_others_are_not() {
+        let revocations = Revocations::open(None, NOW).unwrap();
+        let (ada, bob) = (session("1"), session("2"));
+        assert!(!revocations.has_ended(&ada) && !revocations.has_ended(&bob));
+        revocations.end(ada.revocation_id(), LATER, NOW).unwrap();
+        assert!(revocations.has_ended(&ada) && revocations.has_ended(&session("1")));
+        assert!(!revocations.has_ended(&bob));
+    }
+
+    #[test]
+    fn a_revocation_survives_reopening() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ended");
+        let revocations = Revocations::open(Some(&path), NOW).unwrap();
+        for sid in ["1", "2"] {
+            let id = session(sid).revocation_id();
+            revocations.end(id, LATER, NOW).unwrap();
+        }
+        assert!(matches!(
+            Revocations::open(Some(&path), NOW),
+            Err(RevocationsError::InUse(_))
+        ));
+        drop(revocations);
+        let reopened = Revocations::open(Some(&path), NOW).unwrap();
+        assert!(reopened.has_ended(&session("1")) && reopened.has_ended(&session("2")));
+        assert!(!reopened.has_ended(&session("3")));
+        drop(reopened);
+        let much_later = LATER + Duration::from_secs(1);
+        let emptied = Revocations::open(Some(&path), much_later).unwrap();
+        assert!(emptied.is_empty(), "no token of theirs can be valid");
+    }
+
+    #[test]
+    fn a_failed_write_is_told_and_the_session_is_ended_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ended");
+        let revocations = Revocations::open(Some(&path), NOW).unwrap();
+        let ada = session("1");
+        revocations.file.lock().unwrap().as_mut().unwrap().fail = 1;
+        assert!(matches!(
+            revocations.end(ada.revocation_id(), LATER, NOW),
+            Err(EndError::NotWritten { .. })
+        ));
+        assert!(revocations.has_ended(&ada));
+        revocations.end(ada.revocation_id(), LATER, NOW).unwrap();
+        drop(revocations);
+        let reopened = Revocations::open(Some(&path), NOW).unwrap();
+        assert!(reopened.has_ended(&ada), "the second try was written");
+    }
+
+    #[test]
+    fn a_full_table_refuses_rather_than_forgets() {
+        let mut revocations = Revocations::open(None, NOW).unwrap();
+        revocations.capacity = 2;
+        let end = |sid, now| revocations.end(session(sid).revocation_id(), LATER, now);
+        end("1", NOW).unwrap();
+        end("2", NOW).unwrap();
+        assert!(matches!(end("3", NOW), Err(EndError::Full)));
+        assert!(revocations.has_ended(&session("1")));
+        end("3", LATER).unwrap();
+        assert_eq!(revocations.len(), 1, "the expired made room");
+    }
+}

@@ -1,0 +1,294 @@
+//! Sessions as a whole: authorizing requests, and beginning, renewing and ending sessions.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::claims::OWN_ISSUER;
+use super::known::KnownTokens;
+use super::renewal::{RenewalGate, renewal_due, renewed_until};
+use super::revocation::RevocationsError;
+use super::{
+    AuthError, Claims, CookieTokens, EndError, Grants, KeyRing, LEEWAY, MintError, NoRandomness,
+    Revocations, Session, hex, random,
+};
+use crate::auth::MAX_TOKEN_LEN;
+use crate::clock::Timestamp;
+
+/// What is left of [`MAX_TOKEN_LEN`] for a token beside its cookie's name: browsers bound the sum.
+const MAX_COOKIE_TOKEN_LEN: usize = MAX_TOKEN_LEN - 128;
+
+/// What sessions are like here.
+#[derive(Debug)]
+pub struct SessionSettings {
+    /// The keys.
+    pub keys: KeyRing,
+    /// How long a session lasts from log-in or renewal.
+    pub ttl: Duration,
+    /// How long all its renewals last from log-in.
+    pub max_ttl: Duration,
+    /// Where ended sessions are kept; `None`: in memory alone, forgotten at a restart.
+    pub revocations: Option<PathBuf>,
+    /// How many verified tokens are remembered; 16,384 is a good number (1 KB each, 5 at most).
+    pub known_tokens: usize,
+}
+
+/// Why sessions cannot be kept at all.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file of ended sessions.
+    #[error(transparent)]
+    Revocations(#[from] RevocationsError),
+    /// No randomness.
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
+}
+
+/// A session that was begun or renewed.
+#[derive(Clone, PartialEq)]
+pub struct IssuedSession {
+    /// The token: the secret that is the session.
+    pub token: String,
+    /// What it says.
+    pub claims: Claims,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
+impl IssuedSession {
+    /// How long it lasts from now, for a cookie.
+    pub fn max_age(&self, now: Timestamp) -> Duration {
+        self.expires_at.since(now)
+    }
+}
+
+impl fmt::Debug for IssuedSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IssuedSession")
+            .field("claims", &self.claims)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a session was not begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BeginError {
+    /// The token could not be made.
+    #[error(transparent)]
+    Mint(#[from] MintError),
+    /// No randomness for its ids.
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
+}
+
+/// Why a session was not renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RenewError {
+    /// Another made it; another renews it.
+    #[error("this session was not issued here and is renewed by whoever issued it")]
+    NotOurs,
+    /// It lasts as long already as it would after renewal: just renewed, or at its very end.
+    #[error("this session cannot last longer than it does")]
+    NoLater,
+    /// It was ended.
+    #[error("the session was ended")]
+    Revoked,
+    /// The new token could not be made.
+    #[error(transparent)]
+    Begin(#[from] BeginError),
+}
+
+/// All that this server knows of sessions.
+pub struct Sessions {
+    keys: KeyRing,
+    ttl: Duration,
+    max_ttl: Duration,
+    known: KnownTokens,
+    revocations: Arc<Revocations>,
+    renewals: RenewalGate,
+}
+
+impl Sessions {
+    /// Opens the file of ended sessions, if any: blocking.
+    pub fn open(settings: SessionSettings, now: Timestamp) -> Result<Self, OpenError> {
+        let revocations = Revocations::open(settings.revocations.as_deref(), now)?;
+        Ok(Self {
+            keys: settings.keys,
+            ttl: settings.ttl,
+            max_ttl: settings.max_ttl,
+            known: KnownTokens::new(settings.known_tokens)?,
+            revocations: Arc::new(revocations),
+            renewals: RenewalGate::default(),
+        })
+    }
+
+    /// The session of this token. A token that was verified before costs a look-up; whether it has
+    /// expired or was ended is asked every time.
+    pub fn authorize(&self, token: &str, now: Timestamp) -> Result<Arc<Session>, AuthError> {
+        if token.len() > MAX_TOKEN_LEN {
+            return Err(AuthError::TooLong);
+        }
+        let session = if let Some(session) = self.known.get(token) {
+            session.check_time(now)?;
+            session
+        } else {
+            let session = Arc::new(self.keys.verify(token, now)?);
+            self.known.put(token, &session, now);
+            session
+        };
+        if self.revocations.has_ended(&session) {
+            return Err(AuthError::Revoked);
+        }
+        Ok(session)
+    }
+
+    /// The session of the first of a request's cookies that has one, in the order they were sent.
+    /// Several come from a parent domain and its hosts; trying them all keeps a stale or planted
+    /// one from locking a person out. Which of two *valid* ones wins is the browser's order: only the
+    /// `__Host-` name, which a sister host cannot set, rules planting out.
+    pub fn authorize_cookies(
+        &self,
+        tokens: &CookieTokens<'_>,
+        now: Timestamp,
+    ) -> Result<Arc<Session>, AuthError> {
+        let mut refusal = None;
+        for token in tokens.iter() {
+            match self.authorize(token, now) {
+                Ok(session) => return Ok(session),
+                Err(error) => refusal = refusal.or(Some(error)),
+            }
+        }
+        Err(refusal.unwrap_or(if tokens.had_oversized() {
+            AuthError::TooLong
+        } else {
+            AuthError::Missing
+        }))
+    }
+
+    /// Begins a session for somebody who has just proved who they are.
+    pub fn begin(
+        &self,
+        sub: &str,
+        grants: &Grants,
+        now: Timestamp,
+    ) -> Result<IssuedSession, BeginError> {
+        let claims = Claims {
+            sub: sub.to_owned(),
+            exp: (now + self.ttl.min(self.max_ttl)).secs(),
+            iat: Some(now.secs()),
+            nbf: None,
+            jti: Some(id()?),
+            iss: Some(OWN_ISSUER.to_owned()),
+            sid: Some(id()?),
+            auth_time: Some(now.secs()),
+            tilesets: grants.tilesets.clone(),
+            scope: grants.scope.clone(),
+            maxzoom: grants.maxzoom,
+            bounds: grants.bounds.map(crate::tile::Bounds::to_array),
+            quota: grants.quota.clone(),
+        };
+        Ok(self.issue(claims)?)
+    }
+
+    /// The same session for longer: same rights, `sid` and `auth_time`, another `exp` and `jti`.
+    pub fn renew(&self, session: &Session, now: Timestamp) -> Result<IssuedSession, RenewError> {
+        // Asked again: it may have been ended since the request was authorized. A renewal that slips
+        // by all the same carries the ended `sid` and is refused when it comes.
+        if self.revocations.has_ended(session) {
+            return Err(RenewError::Revoked);
+        }
+        let claims = session.claims();
+        if !session.is_ours() || claims.sid.is_none() || claims.auth_time.is_none() {
+            return Err(RenewError::NotOurs);
+        }
+        let exp = renewed_until(session, self.ttl, self.max_ttl, now).ok_or(RenewError::NoLater)?;
+        let renewed = Claims {
+            exp,
+            iat: Some(now.secs()),
+            nbf: None,
+            jti: Some(id().map_err(BeginError::from)?),
+            ..claims.clone()
+        };
+        Ok(self.issue(renewed).map_err(BeginError::from)?)
+    }
+
+    /// For tile answers: a renewed session past half of its life, once a minute at most. `None` most
+    /// of the time, and also when renewal fails: a tile is not refused for that.
+    pub fn renew_if_due(&self, session: &Session, now: Timestamp) -> Option<IssuedSession> {
+        if !renewal_due(session, self.ttl, self.max_ttl, now)
+            || !self.renewals.take_turn(session.revocation_id(), now)
+        {
+            return None;
+        }
+        self.renew(session, now).ok()
+    }
+
+    /// Ends the session: every token of its `sid`, else of its `jti`, else this very token is refused
+    /// from the next request on. Waits for the disk on a blocking thread.
+    pub async fn end(&self, session: &Session, now: Timestamp) -> Result<(), EndError> {
+        let (id, until) = (session.revocation_id(), self.family_ends(session, now));
+        let revocations = Arc::clone(&self.revocations);
+        let write = move || revocations.end(id, until, now);
+        match tokio::task::spawn_blocking(write).await {
+            Ok(done) => done,
+            Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+        }
+    }
+
+    /// What was ended: for other nodes' endings, and for metrics.
+    pub fn revocations(&self) -> &Arc<Revocations> {
+        &self.revocations
+    }
+
+    /// The keys, for minting and inspecting.
+    pub fn keys(&self) -> &KeyRing {
+        &self.keys
+    }
+
+    /// How many verified tokens are remembered.
+    pub fn known_tokens(&self) -> usize {
+        self.known.len()
+    }
+
+    /// When no token of the session's family can be valid any more. Our own sessions are bounded by
+    /// `auth_time`; an application may have made later tokens of the same id, so that `max_ttl` from
+    /// now is granted to it. A token without an id has no family.
+    fn family_ends(&self, session: &Session, now: Timestamp) -> Timestamp {
+        let claims = session.claims();
+        let last = match claims.auth_time {
+            _ if claims.sid.is_none() && claims.jti.is_none() => session.expires_at(),
+            Some(auth_time) if session.is_ours() => Timestamp::from_secs(auth_time) + self.max_ttl,
+            _ => now + self.max_ttl,
+        };
+        last.max(session.expires_at()) + LEEWAY
+    }
+
+    fn issue(&self, claims: Claims) -> Result<IssuedSession, MintError> {
+        let token = self.keys.mint(&claims)?;
+        if token.len() > MAX_COOKIE_TOKEN_LEN {
+            return Err(MintError::TooLong(token.len()));
+        }
+        Ok(IssuedSession {
+            token,
+            expires_at: Timestamp::from_secs(claims.exp),
+            claims,
+        })
+    }
+}
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sessions")
+            .field("keys", &self.keys)
+            .field("ttl", &self.ttl)
+            .field("max_ttl", &self.max_ttl)
+            .finish_non_exhaustive()
+    }
+}
+
+/// 128 random bits.
+fn id() -> Result<String, NoRandomness> {
+    random::<16>().map(|bytes| hex(&bytes))
+}
