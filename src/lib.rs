@@ -2,5 +2,6 @@
 
 pub mod cache;
 pub mod clock;
+pub mod config;
 pub mod origin;
 pub mod tile;
