@@ -14,6 +14,8 @@ mod secret;
 mod section;
 mod server;
 mod session;
+#[cfg(test)]
+mod tests;
 mod tilesets;
 mod web_origin;
 

@@ -218,7 +218,9 @@ impl Item<'_> {
         ];
         match (table.has("env"), table.has("file")) {
             (true, true) => self.refuse("has both `env` and `file`", "keep one of them"),
-            (false, false) => self.refuse("has neither `env` nor `file`", REMEDY),
+            (false, false) if table.is_empty() => {
+                self.refuse("has neither `env` nor `file`", REMEDY)
+            }
             _ => value.into_iter().flatten().next(),
         }
     }

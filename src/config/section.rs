@@ -209,6 +209,11 @@ impl<'a> Section<'a> {
         sections
     }
 
+    /// Whether the file has nothing here.
+    pub(super) fn is_empty(&self) -> bool {
+        self.table.is_none_or(|table| table.is_empty())
+    }
+
     /// Whether the file has this key here, refused or not.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.is_some_and(|table| table.contains_key(key))

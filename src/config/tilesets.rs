@@ -43,7 +43,7 @@ const ACCESS: [(&str, Access); 2] = [("session", Access::Session), ("public", Ac
 pub(super) fn read(section: &mut Section<'_>, aws: &Aws) -> Vec<TilesetConfig> {
     let mut tilesets: Vec<TilesetConfig> = Vec::new();
     let sections = section.sections();
-    if sections.is_empty() {
+    if section.is_empty() {
         section.refuse_whole(
             "has no tileset in it",
             "add one: [tilesets.world] with `bucket` and `key`",
@@ -99,7 +99,7 @@ fn spec(name: String, section: &Section<'_>) -> TilesetSpec {
     let ending = key.rsplit_once('.').map_or("", |(_, ending)| ending);
     let guess = FORMATS.iter().find(|(word, _)| *word == ending);
     let format = section.read("format", |item| item.choice(&FORMATS));
-    if guess.is_none() && !section.has("format") && section.has("key") {
+    if guess.is_none() && !section.has("format") && !key.is_empty() {
         section.refuse(
             "format",
             "is missing, and `key` does not end in a format's name",
