@@ -144,16 +144,12 @@ impl Config {
         if !login.has("users_file") {
             return;
         }
-        if self
-            .session
-            .keys
-            .first()
-            .is_some_and(|first| !first.material.signs())
-        {
+        let mut keys = self.session.keys.iter();
+        if !self.session.keys.is_empty() && !keys.any(|key| key.material.signs()) {
             session.refuse(
                 "keys",
-                "starts with a key that cannot sign, and the first one signs what [login] hands out",
-                "give it its `private_key`, or put a key with a `secret` first",
+                "holds no key that can sign, and [login] signs what it hands out",
+                "give one its `private_key`, or add a key with a `secret`",
             );
         }
         if let Some(url) = &self.server.public_url

@@ -1,7 +1,9 @@
 //! Tilekeep: a caching map-tile server for private S3 buckets.
 
 pub mod cache;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod log;
 pub mod origin;
 pub mod tile;

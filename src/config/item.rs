@@ -210,7 +210,7 @@ impl Item<'_> {
         let table = self.table(None)?;
         // Both are asked for in any case, so that neither is unknown.
         let value = [
-            table.read("env", |item| item.variable()),
+            table.read("env", Item::variable),
             table.read("file", |item| {
                 let path = item.readable()?;
                 item.filled(item.contents(&path)?.trim_end_matches(['\n', '\r']))

@@ -211,7 +211,7 @@ impl<'a> Section<'a> {
 
     /// Whether the file has nothing here.
     pub(super) fn is_empty(&self) -> bool {
-        self.table.is_none_or(|table| table.is_empty())
+        self.table.is_none_or(DeTable::is_empty)
     }
 
     /// Whether the file has this key here, refused or not.

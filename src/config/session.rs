@@ -19,7 +19,7 @@ pub struct SessionConfig {
     pub ttl: Duration,
     /// How long it lives at most, renewed or not.
     pub max_ttl: Duration,
-    /// The first signs, all verify. Empty only if every tileset is public.
+    /// The first that can signs, all verify. Empty only if every tileset is public.
     pub keys: Vec<SessionKey>,
 }
 
@@ -146,10 +146,10 @@ impl SessionKey {
         let section = item.table(None)?;
         let id = section.need("id", "name the key, like id = \"2026-11\"", |item| {
             let id = item.word()?;
-            if id.len() > 64 || !id.bytes().all(|b| b.is_ascii_graphic()) {
+            if id.len() > 128 || !id.bytes().all(|b| b.is_ascii_graphic()) {
                 return item.refuse(
                     "cannot be a key's name",
-                    "use letters, digits and signs of ASCII, at most 64",
+                    "use letters, digits and signs of ASCII, at most 128",
                 );
             }
             if !ids.insert(id.clone()) {
