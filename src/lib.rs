@@ -2,6 +2,9 @@
 
 pub mod auth;
 pub mod cache;
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod log;
 pub mod origin;
 pub mod tile;

@@ -1,0 +1,9 @@
+//! The integration tests: one binary, a module a theme.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "in a test, and in what helps it, a panic is the report"
+)]
+
+mod cli;
+mod config;
