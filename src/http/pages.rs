@@ -241,11 +241,12 @@ impl IndexTileset {
         )
     }
 
-    /// A text as a JavaScript literal. `<` is written so that a `</script>` in it ends nothing.
+    /// A text as a JavaScript literal, in which `</script>` ends nothing and `<!--` starts nothing.
     fn js(text: &str) -> String {
         serde_json::Value::from(text)
             .to_string()
-            .replace('<', "\\u003c")
+            .replace("</", "<\\/")
+            .replace("<!", "\\u003c!")
     }
 
     fn attribution_js(&self) -> String {
@@ -434,7 +435,7 @@ mod tests {
         assert!(
             raster[0]
                 .text
-                .contains(r#""&copy; \u003ca href=\"https://example.com/\">Example\u003c/a>""#)
+                .contains(r#""&copy; <a href=\"https://example.com/\">Example<\/a>""#)
         );
 
         let vector = IndexTileset {

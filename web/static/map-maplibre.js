@@ -75,7 +75,10 @@
         const latitude = (row) => (Math.atan(Math.sinh(Math.PI * (1 - (2 * row) / side))) * 180) / Math.PI;
         const from = map.project([longitude(x), latitude(y)]);
         const to = map.project([longitude(x + 1), latitude(y + 1)]);
-        TK.provenance.paint(context, from.x, from.y, to.x - from.x, records.get(nameOf(tile)), nameOf(tile));
+        const size = to.x - from.x;
+        // A label whose corner is out of sight slides into it, as far as its tile goes.
+        const slide = (at) => Math.max(0, Math.min(-at, size - 130));
+        TK.provenance.paint(context, from.x, from.y, size, records.get(nameOf(tile)), nameOf(tile), slide(from.x), slide(from.y));
       }
     };
     map.on('render', drawMarks);

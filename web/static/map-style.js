@@ -26,7 +26,7 @@
     for (const { id, fields = {} } of layers) {
       const common = { source: 'tiles', 'source-layer': id };
       const names = Object.keys(fields);
-      const colourField = names.find((name) => /^map_?colou?r/i.test(name));
+      const colourField = names.find((name) => /^(map_?)?colou?r\d*$/i.test(name));
       const nameField = names.find((name) => /^name(_en|:en)?$/i.test(name));
       const isBoundary = /border|boundar/i.test(id);
       const isWater = /water|ocean|lake|sea/i.test(id);
@@ -59,7 +59,7 @@
             'text-font': ['sans-serif'],
             'text-size': ['interpolate', ['linear'], ['zoom'], 0, 11, 5, 15],
             'text-max-width': 7,
-            'text-padding': 6,
+            'text-padding': 3,
             ...(names.includes('rank') ? { 'symbol-sort-key': ['to-number', ['get', 'rank'], 99] } : {}),
           },
           paint: { 'text-color': css('--map-text'), 'text-halo-color': css('--map-halo'), 'text-halo-width': 1.4 },

@@ -246,8 +246,10 @@
     const mine = ++asked;
     last = place ? { name, place, point, tapped } : null;
     if (!tapped) cross.remove();
+    $('readout-lines').hidden = !place;
+    $('readout-hint').hidden = Boolean(place);
     if (!place || !current) {
-      for (const id of ['readout-tile', 'readout-place', 'readout-number', 'readout-from']) $(id).textContent = '\u2013';
+      $('readout-number').textContent = '\u2013';
       return;
     }
     const pane = panes[name];

@@ -150,8 +150,11 @@
     return made;
   };
 
-  /** Draws one tile's record over the square at `x`, `y`, in CSS pixels. */
-  const paint = (context, x, y, size, record, name) => {
+  /**
+   * Draws one tile's record over the square at `x`, `y`, in CSS pixels; its label further in by
+   * `labelX`, `labelY`.
+   */
+  const paint = (context, x, y, size, record, name, labelX = 0, labelY = 0) => {
     const what = record ? kind[record.kind] : null;
     context.save();
     context.beginPath();
@@ -168,6 +171,7 @@
     context.strokeRect(0, 0, size, size);
     context.setLineDash([]);
     if (size >= 92) {
+      context.translate(labelX, labelY);
       const title = what ? (record.kind === 'refused' && record.status ? `Refused ${record.status}` : what.label) : '\u2026';
       const more = size >= 150 ? name : '';
       context.font = '600 11.5px system-ui, sans-serif';
