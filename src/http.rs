@@ -1,0 +1,4 @@
+//! The public HTTP side.
+
+pub mod assets;
+pub mod pages;
