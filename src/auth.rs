@@ -114,7 +114,7 @@ impl AuthError {
 pub struct NoRandomness;
 
 /// Random bytes that nobody can guess.
-fn random<const N: usize>() -> Result<[u8; N], NoRandomness> {
+pub fn random<const N: usize>() -> Result<[u8; N], NoRandomness> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|_| NoRandomness)?;
     Ok(bytes)

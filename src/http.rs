@@ -1,4 +1,23 @@
-//! The public HTTP side.
+//! HTTP: the accept loop, the public side, the admin side. Status codes appear here and nowhere else.
+//!
+//! Invariant: every answer goes through one of two doors, [`public::PublicSide::handle`] or the admin
+//! router, and every refusal is made by [`problem::HttpError`].
 
+pub mod admin;
 pub mod assets;
+pub mod body;
+mod cache_control;
+mod cache_status;
+mod conditional;
+pub mod cors;
+mod encoding;
+mod explain;
+pub mod front;
 pub mod pages;
+pub mod problem;
+pub mod public;
+pub mod route;
+pub mod server;
+mod session;
+pub mod site;
+mod tile_answer;

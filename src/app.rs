@@ -1,0 +1,389 @@
+//! The composition root: the only place that knows every part.
+//!
+//! [`App::start`] puts a checked configuration together and listens; [`App::run`] serves until the
+//! shutdown. `tilekeep serve` and `tilekeep demo` differ only in where keys, users and AWS
+//! credentials come from ([`Provided`]).
+
+#[cfg(feature = "demo")]
+mod demo;
+mod tls;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
+#[cfg(feature = "demo")]
+pub use self::demo::{DemoOptions, demo};
+use self::tls::TlsError;
+use crate::auth::{
+    CookieError, KeyError, KeyMaterial, KeyRing, KeySettings, NoRandomness, OpenError, Scheme,
+    Secret, SessionSettings, Sessions, Users, UsersError,
+};
+use crate::aws::{AssumeRole, Aws, AwsError, AwsSettings, CredentialSource};
+use crate::cache::disk::{DiskOpenError, DiskSettings, DiskTier};
+use crate::cache::{FreshnessPolicy, MemoryTier, TileCache, TileCacheParts};
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::http::admin::{self, AdminParts};
+use crate::http::cors::Cors;
+use crate::http::front::{Front, FrontSettings};
+use crate::http::public::{PublicParts, PublicSide};
+use crate::http::server::Server;
+use crate::http::site::{self, Site};
+use crate::metrics::Metrics;
+use crate::origin::Origin;
+use crate::origin::limits::{LimitSettings, Limited};
+use crate::origin::s3::S3Origin;
+use crate::shutdown::{self, Trigger};
+use crate::tile::Tilesets;
+
+/// Verified tokens that are remembered: some 1 KB each.
+const KNOWN_TOKENS: usize = 16_384;
+
+/// The file of ended sessions, beside the users file or in the cache's folder.
+const ENDED_SESSIONS: &str = "tilekeep-ended-sessions";
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// An address is taken or not this machine's.
+    #[error("[server] {key} = \"{address}\": {source}; is another process listening there?")]
+    Listen {
+        /// The configuration key.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// AWS settings that cannot work.
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+    /// The disk tier's folder.
+    #[error("[cache] disk_path: {0}")]
+    Disk(#[from] DiskOpenError),
+    /// The session keys.
+    #[error("[session] keys: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Keys(Vec<KeyError>),
+    /// The ended sessions.
+    #[error(transparent)]
+    Sessions(#[from] OpenError),
+    /// The users file.
+    #[error("[login] users_file: {0}")]
+    Users(#[from] UsersError),
+    /// The session cookie.
+    #[error("[session] {0}")]
+    Cookie(#[from] CookieError),
+    /// TLS.
+    #[error("[server] tls: {0}")]
+    Tls(#[from] TlsError),
+    /// No randomness.
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
+    /// Signals cannot be caught.
+    #[error("the system's signals cannot be listened to: {0}")]
+    Signals(io::Error),
+    /// The demo's own parts.
+    #[error("{0}")]
+    Demo(String),
+}
+
+/// What the configuration file does not hold, or holds elsewhere.
+#[derive(Default)]
+pub struct Provided {
+    /// Where the first AWS credentials come from.
+    pub credentials: CredentialSource,
+    /// Keys instead of the configuration's.
+    pub keys: Option<KeyRing>,
+    /// Users instead of the users file's.
+    pub users: Option<Users>,
+    /// Whether this is the demo.
+    pub demo: bool,
+    /// An origin instead of S3.
+    pub origin: Option<Arc<dyn Origin>>,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// A server that listens.
+pub struct App {
+    public: Server,
+    public_side: PublicSide,
+    admin: Server,
+    admin_side: axum::Router,
+    cache: TileCache,
+    shutdown: Trigger,
+    grace: Duration,
+    addresses: Addresses,
+    metrics: Arc<Metrics>,
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// The public side.
+    pub public: SocketAddr,
+    /// The admin side.
+    pub admin: SocketAddr,
+    /// Whether the public side speaks TLS.
+    pub tls: bool,
+}
+
+/// `tilekeep serve`: starts, says where it listens, and serves until it is asked to end.
+pub async fn serve(config: Config) -> Result<(), AppError> {
+    let app = App::start(config, Provided::default()).await?;
+    app.shutdown.on_signals().map_err(AppError::Signals)?;
+    let Addresses { public, admin, tls } = app.addresses;
+    let scheme = if tls { "https" } else { "http" };
+    tracing::info!("tiles and pages on {scheme}://{public}/, metrics and health on http://{admin}/");
+    app.run().await;
+    Ok(())
+}
+
+impl App {
+    /// Puts the parts together and listens. Nothing is answered before [`App::run`].
+    pub async fn start(config: Config, provided: Provided) -> Result<Self, AppError> {
+        let clock = provided.clock;
+        let metrics = Arc::new(Metrics::new());
+        let (shutdown, ending) = shutdown::channel();
+        let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?;
+        let public = listen("listen", config.server.listen).await?;
+        let admin = listen("admin_listen", config.server.admin_listen).await?;
+        let addresses = Addresses {
+            public: local(&public, config.server.listen),
+            admin: local(&admin, config.server.admin_listen),
+            tls: tls.is_some(),
+        };
+
+        let origin = match provided.origin {
+            Some(origin) => origin,
+            None => s3_origin(&config, provided.credentials).await?,
+        };
+        let cache = tile_cache(&config, origin, clock.clone(), metrics.clone())?;
+        let sessions = sessions(&config, provided.keys, &clock)?;
+        let users = match (provided.users, &config.login.users_file) {
+            (Some(users), _) => Some(users),
+            (None, Some(path)) => Some(Users::open(path)?),
+            (None, None) => None,
+        };
+        let tilesets = Tilesets::new(
+            config.tilesets.iter().map(|t| t.tileset.clone()).collect(),
+            config.server.default_tileset.as_deref(),
+        );
+        let parts = Arc::new(PublicParts {
+            tilesets,
+            sessions: Arc::new(sessions),
+            front: front(&config, addresses)?,
+            cache: cache.clone(),
+            cors: cors(&config),
+            missing: config.cache.missing,
+            clock,
+            metrics: metrics.clone(),
+        });
+        let site = Site { parts: parts.clone(), users, demo: provided.demo };
+        let admin_parts = AdminParts {
+            metrics: metrics.clone(),
+            cache: cache.clone(),
+            shutdown: ending.clone(),
+            listen: addresses.admin,
+            token: config.server.admin_token.as_ref().map(|token| Secret::new(token.expose())),
+        };
+        let grace = config.server.shutdown_grace;
+        let server = |listener, tls| Server {
+            listener,
+            tls,
+            shutdown: ending.clone(),
+            grace,
+            metrics: metrics.clone(),
+        };
+        Ok(Self {
+            public: server(public, tls),
+            public_side: PublicSide::new(parts, site::router(Arc::new(site))),
+            admin: server(admin, None),
+            admin_side: admin::router(Arc::new(admin_parts)),
+            cache,
+            shutdown,
+            grace,
+            addresses,
+            metrics,
+        })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// What asks it to end.
+    pub fn trigger(&self) -> Trigger {
+        self.shutdown.clone()
+    }
+
+    /// Its counters.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.metrics.clone()
+    }
+
+    /// Its caches.
+    pub fn cache(&self) -> TileCache {
+        self.cache.clone()
+    }
+
+    /// Serves until the shutdown; then finishes open requests and queued disk writes within the grace.
+    pub async fn run(self) {
+        let public_side = self.public_side;
+        let admin_side = self.admin_side;
+        let public = self.public.run(move |peer, request| {
+            let side = public_side.clone();
+            async move { side.handle(peer, request).await }
+        });
+        let admin = self.admin.run(move |_, request| admin::answer(admin_side.clone(), request));
+        tokio::join!(public, admin);
+        if let Some(disk) = self.cache.disk() {
+            disk.close(self.grace).await;
+        }
+        tracing::info!("ended");
+    }
+}
+
+async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, AppError> {
+    TcpListener::bind(address).await.map_err(|source| AppError::Listen { key, address, source })
+}
+
+/// The port that was taken where 0 was asked for.
+fn local(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(asked)
+}
+
+async fn s3_origin(
+    config: &Config,
+    credentials: CredentialSource,
+) -> Result<Arc<dyn Origin>, AppError> {
+    let role = |role: &config::AssumeRole| AssumeRole {
+        arn: role.arn.clone(),
+        external_id: role.external_id.clone(),
+        session_name: role.session_name.clone(),
+        duration: role.duration,
+    };
+    let settings = AwsSettings {
+        region: config.aws.region.clone(),
+        endpoint_url: config.aws.endpoint_url.clone(),
+        sts_endpoint_url: config.aws.sts_endpoint_url.clone(),
+        path_style: config.aws.path_style,
+        assume_role: config.aws.assume_role.as_ref().map(role),
+    };
+    let aws = Aws::load(settings, credentials).await?;
+    let mut origin = S3Origin::new(&aws.s3_client(None).await?);
+    for tileset in &config.tilesets {
+        if let Some(own) = &tileset.assume_role {
+            let client = aws.s3_client(Some(&role(own))).await?;
+            origin = origin.with_tileset_client(tileset.tileset.name(), &client);
+        }
+    }
+    Ok(Arc::new(Limited::new(origin, LimitSettings::new(config.origin.concurrency))))
+}
+
+fn tile_cache(
+    config: &Config,
+    origin: Arc<dyn Origin>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+) -> Result<TileCache, AppError> {
+    let cache = &config.cache;
+    let disk = match &cache.disk_path {
+        Some(path) if cache.disk > 0 => {
+            let settings = DiskSettings { path: path.clone(), capacity: cache.disk };
+            Some(DiskTier::open(settings)?)
+        }
+        _ => None,
+    };
+    let parts = TileCacheParts {
+        memory: (cache.memory > 0).then(|| MemoryTier::new(cache.memory)),
+        disk,
+        policy: FreshnessPolicy {
+            fresh: cache.fresh,
+            stale_while_revalidate: cache.stale_while_revalidate,
+            stale_if_error: cache.stale_if_error,
+            missing: cache.missing,
+        },
+        deadline: config.origin.deadline,
+        clock,
+        metrics,
+    };
+    Ok(TileCache::new(parts, origin))
+}
+
+fn sessions(
+    config: &Config,
+    keys: Option<KeyRing>,
+    clock: &Clock,
+) -> Result<Sessions, AppError> {
+    let keys = match keys {
+        Some(keys) => keys,
+        None if config.session.keys.is_empty() => KeyRing::ephemeral()?,
+        None => {
+            let keys = config.session.keys.iter().map(key_settings).collect();
+            KeyRing::new(keys).map_err(AppError::Keys)?
+        }
+    };
+    let revocations = ended_sessions(config);
+    if revocations.is_none() {
+        tracing::warn!(
+            "sessions ended by their people come back at a restart: with [login] users_file or [cache] disk_path there is a place to remember them"
+        );
+    }
+    let settings = SessionSettings {
+        keys,
+        ttl: config.session.ttl,
+        max_ttl: config.session.max_ttl,
+        revocations,
+        known_tokens: KNOWN_TOKENS,
+    };
+    Ok(Sessions::open(settings, clock.now())?)
+}
+
+/// Where ended sessions are remembered.
+fn ended_sessions(config: &Config) -> Option<PathBuf> {
+    let beside_users = config.login.users_file.as_ref().and_then(|file| file.parent());
+    let in_cache = config.cache.disk_path.as_deref().filter(|_| config.cache.disk > 0);
+    beside_users.or(in_cache).map(|folder| folder.join(ENDED_SESSIONS))
+}
+
+/// A configured key, as the sessions take it.
+pub fn key_settings(key: &config::SessionKey) -> KeySettings {
+    let material = match &key.material {
+        config::KeyMaterial::Secret(secret) => {
+            KeyMaterial::Hs256 { secret: Secret::new(secret.expose()) }
+        }
+        config::KeyMaterial::Ed25519 { public, private } => KeyMaterial::Ed25519 {
+            public_key: Secret::new(public.as_str()),
+            private_key: private.as_ref().map(|private| Secret::new(private.expose())),
+        },
+    };
+    KeySettings { id: key.id.clone(), material }
+}
+
+fn front(config: &Config, addresses: Addresses) -> Result<Front, CookieError> {
+    let public = config.server.public_url.as_ref().map(|url| {
+        let scheme = if url.is_https() { Scheme::Https } else { Scheme::Http };
+        let authority = url.as_str().split_once("://").map_or("", |(_, authority)| authority);
+        (scheme, authority.to_owned())
+    });
+    Front::new(FrontSettings {
+        public,
+        trusted_proxies: config.server.trusted_proxies.clone(),
+        tls: addresses.tls,
+        listen: addresses.public,
+        cookie: config.session.cookie.clone(),
+        cookie_domain: config.session.domain.clone(),
+    })
+}
+
+fn cors(config: &Config) -> Cors {
+    let origins = &config.server.cors_origins;
+    Cors::new(origins.iter().filter_map(|origin| origin.as_str().parse().ok()))
+}

@@ -1,0 +1,153 @@
+//! The admin side: metrics, health, readiness, purge. Never on the public listener.
+//!
+//! A web page can reach a loopback port through its visitor's browser, by itself or by making its own
+//! name resolve to 127.0.0.1. So this side answers to its own host names only, and refuses
+//! requests that come from a page of another site.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use hyper::body::Incoming;
+use serde_json::json;
+use tower_service::Service as _;
+
+use super::body::Body;
+use super::problem::HttpError;
+use super::site::problem;
+use crate::auth::{AuthError, bearer_token};
+use crate::cache::TileCache;
+use crate::metrics::{Metrics, TierLabel};
+use crate::shutdown::Shutdown;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// What the admin side is made of.
+pub struct AdminParts {
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// For gauges and purges.
+    pub cache: TileCache,
+    /// Not ready from the moment the end was asked for.
+    pub shutdown: Shutdown,
+    /// Where it listens: an address that a client may name.
+    pub listen: SocketAddr,
+    /// Asked for as a bearer token, where there is one.
+    pub token: Option<crate::auth::Secret>,
+}
+
+/// The admin side's router.
+pub fn router(parts: Arc<AdminParts>) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .fallback(|| async { problem(&HttpError::UnknownPage) })
+        .method_not_allowed_fallback(|| async { problem(&HttpError::Method("GET, HEAD")) })
+        .layer(from_fn_with_state(parts.clone(), guard))
+        .with_state(parts)
+}
+
+/// Answers one request.
+pub async fn answer(mut router: Router, request: http::Request<Incoming>) -> http::Response<Body> {
+    let Ok(response) = router.call(request.map(axum::body::Body::new)).await;
+    response.map(Body::Router)
+}
+
+/// Lets a request in: right host, no foreign page, right token.
+async fn guard(State(parts): State<Arc<AdminParts>>, request: Request, next: Next) -> Response {
+    match admit(&parts, request.uri().path(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => problem(&refusal),
+    }
+}
+
+fn admit(parts: &AdminParts, path: &str, headers: &HeaderMap) -> Result<(), HttpError> {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    if host.is_some_and(|host| !is_own_host(host, parts.listen)) {
+        return Err(HttpError::BadRequest(
+            "The admin side answers to its own address only, not to this host name.",
+        ));
+    }
+    let same_origin = |site: &HeaderValue| site == "same-origin" || site == "none";
+    let from_elsewhere = match headers.get(SEC_FETCH_SITE) {
+        Some(site) => !same_origin(site),
+        // Browsers without Fetch Metadata send `Origin` with what can change anything.
+        None => headers.get(ORIGIN).is_some_and(|origin| {
+            let own = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+            own.is_none_or(|(_, authority)| Some(authority) != host)
+        }),
+    };
+    if from_elsewhere {
+        return Err(HttpError::CrossSite);
+    }
+    // Probes have no token, and learn nothing but yes or no.
+    let probe = matches!(path, "/healthz" | "/readyz");
+    match &parts.token {
+        Some(expected) if !probe => {
+            let given = headers.get(AUTHORIZATION).and_then(|v| bearer_token(v.as_bytes()));
+            let given = given.ok_or(HttpError::Unauthorized(AuthError::Missing))?;
+            verify_slices_are_equal(given.as_bytes(), expected.expose())
+                .map_err(|_| HttpError::Unauthorized(AuthError::BadSignature))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Its own address or, on loopback, any name of this machine; any port (it may be mapped).
+fn is_own_host(host: &str, listen: SocketAddr) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(bracketed) => bracketed.split(']').next().unwrap_or(""),
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    if name.eq_ignore_ascii_case("localhost") {
+        return true;
+    }
+    // A DNS name can be made to point anywhere, an address cannot. Off loopback a token protects,
+    // and the host may be any name that the operator's network has for it.
+    match name.parse::<IpAddr>() {
+        Ok(_) => true,
+        Err(_) => !listen.ip().is_loopback(),
+    }
+}
+
+async fn metrics(State(parts): State<Arc<AdminParts>>) -> Response {
+    observe(&parts);
+    let text = parts.metrics.render();
+    let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    ([(CONTENT_TYPE, content_type)], text).into_response()
+}
+
+async fn healthz() -> Response {
+    ([(CACHE_CONTROL, HeaderValue::from_static("no-store"))], "ok\n").into_response()
+}
+
+/// Whether new requests should come here: not while it is ending.
+async fn readyz(State(parts): State<Arc<AdminParts>>) -> Response {
+    let ending = parts.shutdown.is_asked();
+    let status = if ending { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let body = json!({ "ready": !ending, "ending": ending }).to_string();
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    (status, headers, body).into_response()
+}
+
+/// Brings gauges up to date with what keeps its own counts.
+fn observe(parts: &AdminParts) {
+    let metrics = &parts.metrics;
+    let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    if let Some(memory) = parts.cache.memory() {
+        metrics.memory_bytes.set(gauge(memory.weighted_bytes()));
+        metrics.memory_entries.set(gauge(memory.entries()));
+    }
+    let _ = TierLabel::Disk;
+}

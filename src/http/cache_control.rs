@@ -1,0 +1,156 @@
+//! What a tile's `Cache-Control` allows a browser, cut by the session's end.
+//!
+//! `private`, because RFC 9111 §3.5 protects answers to `Authorization` from shared caches, but not
+//! those to cookies. `max-age` is jittered by tile: MapLibre asks again for every visible tile when
+//! its time runs out, and they need not all run out at once.
+
+use std::time::Duration;
+
+use bytes::{BufMut as _, BytesMut};
+use http::HeaderValue;
+
+use crate::clock::Timestamp;
+use crate::tile::{BrowserCaching, TileKey};
+
+/// A year: what `immutable` answers live (RFC 8246).
+const YEAR: u64 = 365 * 24 * 3600;
+
+/// Who may keep an answer, and for how long at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// One person's browser, until the session ends.
+    Session {
+        /// When it ends.
+        until: Timestamp,
+    },
+    /// Everybody: the tileset is public.
+    Public,
+}
+
+impl Audience {
+    fn seconds_left(self, now: Timestamp) -> u64 {
+        match self {
+            Self::Session { until } => until.since(now).as_secs(),
+            Self::Public => u64::MAX,
+        }
+    }
+
+    fn word(self) -> &'static [u8] {
+        match self {
+            Self::Session { .. } => b"private, max-age=",
+            Self::Public => b"public, max-age=",
+        }
+    }
+}
+
+/// For a tile under its stable URL.
+///
+/// Each of `max-age` + `stale-while-revalidate` and `max-age` + `stale-if-error` ends no later than
+/// the session; `max-age` is then lowered to 0.8–1.0 of itself, always the same for a tile.
+pub fn for_tile(
+    browser: BrowserCaching,
+    audience: Audience,
+    key: TileKey,
+    now: Timestamp,
+) -> HeaderValue {
+    let left = audience.seconds_left(now);
+    let max_age = browser.max_age.as_secs().min(left);
+    let revalidate = browser.stale_while_revalidate.as_secs().min(left - max_age);
+    let on_error = browser.stale_if_error.as_secs().min(left - max_age);
+    let mut text = BytesMut::with_capacity(96);
+    text.put_slice(audience.word());
+    put(&mut text, jittered(max_age, key));
+    text.put_slice(b", stale-while-revalidate=");
+    put(&mut text, revalidate);
+    text.put_slice(b", stale-if-error=");
+    put(&mut text, on_error);
+    value(text)
+}
+
+/// For a tile under a URL that names the tileset's version: it will never be another.
+pub fn for_version(audience: Audience, now: Timestamp) -> HeaderValue {
+    let mut text = BytesMut::with_capacity(48);
+    text.put_slice(audience.word());
+    put(&mut text, audience.seconds_left(now).min(YEAR));
+    text.put_slice(b", immutable");
+    value(text)
+}
+
+/// For 'no such tile'.
+pub fn for_absence(believed: Duration, audience: Audience, now: Timestamp) -> HeaderValue {
+    let mut text = BytesMut::with_capacity(32);
+    text.put_slice(audience.word());
+    put(&mut text, believed.as_secs().min(audience.seconds_left(now)));
+    value(text)
+}
+
+/// 0.8 to 1.0 of `max_age`, by the tile.
+fn jittered(max_age: u64, key: TileKey) -> u64 {
+    let share = 800 + key.spread() % 201;
+    max_age.saturating_mul(share) / 1000
+}
+
+fn put(text: &mut BytesMut, number: u64) {
+    text.put_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// ASCII of our own making.
+fn value(text: BytesMut) -> HeaderValue {
+    HeaderValue::from_maybe_shared(text.freeze())
+        .unwrap_or(HeaderValue::from_static("no-store"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tile::{KeySpace, Scale, TileCoord};
+
+    const NOW: Timestamp = Timestamp::from_secs(1_000_000);
+
+    fn key(x: u32) -> TileKey {
+        TileKey::new(KeySpace::new("t", None), TileCoord::new(10, x, 0).unwrap(), Scale::One)
+    }
+
+    fn numbers(value: &HeaderValue) -> Vec<u64> {
+        let text = value.to_str().unwrap();
+        text.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect()
+    }
+
+    fn until(seconds: u64) -> Audience {
+        Audience::Session { until: NOW + Duration::from_secs(seconds) }
+    }
+
+    #[test]
+    fn nothing_outlives_the_session() {
+        for left in [0, 1, 59, 1800, 3600, 5000, 100_000, 10_000_000] {
+            for x in 0..50 {
+                let value = for_tile(BrowserCaching::default(), until(left), key(x), NOW);
+                let [age, revalidate, on_error] = numbers(&value)[..] else { panic!("{value:?}") };
+                assert!(age + revalidate <= left && age + on_error <= left, "{left}: {value:?}");
+                assert!(value.to_str().unwrap().starts_with("private, "));
+            }
+        }
+    }
+
+    #[test]
+    fn max_age_is_spread_and_always_the_same_for_a_tile() {
+        let age = |x| numbers(&for_tile(BrowserCaching::default(), Audience::Public, key(x), NOW))[0];
+        let ages: Vec<u64> = (0..500).map(age).collect();
+        assert!(ages.iter().all(|age| (2880..=3600).contains(age)));
+        assert!(ages.iter().min() < Some(&2950) && ages.iter().max() > Some(&3530));
+        assert_eq!(age(7), age(7));
+    }
+
+    #[test]
+    fn a_versioned_url_is_immutable_for_as_long_as_the_session() {
+        assert_eq!(for_version(Audience::Public, NOW), "public, max-age=31536000, immutable");
+        assert_eq!(for_version(until(60), NOW), "private, max-age=60, immutable");
+    }
+
+    #[test]
+    fn an_absence_is_believed_for_less_long() {
+        let believed = Duration::from_secs(300);
+        assert_eq!(for_absence(believed, until(9000), NOW), "private, max-age=300");
+        assert_eq!(for_absence(believed, until(9), NOW), "private, max-age=9");
+    }
+}

@@ -1,0 +1,108 @@
+//! `Cache-Status` (RFC 9211): where an answer came from, in one line.
+
+use bytes::{BufMut as _, BytesMut};
+use http::{HeaderName, HeaderValue};
+
+use crate::cache::{CacheStatus, Revalidation};
+use crate::metrics::{Label as _, Source, TierLabel};
+use crate::origin::OriginErrorKind;
+
+/// The header's name.
+pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// The header's value. Its parts are ASCII of our own making.
+pub fn cache_status(status: CacheStatus) -> HeaderValue {
+    let mut text = BytesMut::with_capacity(72);
+    text.put_slice(b"tilekeep; ");
+    match status {
+        CacheStatus::Hit { tier, ttl } => {
+            text.put_slice(b"hit; ttl=");
+            text.put_slice(itoa::Buffer::new().format(ttl).as_bytes());
+            text.put_slice(b"; detail=");
+            text.put_slice(tier.label().as_bytes());
+        }
+        CacheStatus::Fetched { stored, collapsed } => {
+            text.put_slice(b"fwd=miss");
+            put_flags(&mut text, stored, collapsed);
+            text.put_slice(b"; detail=origin");
+        }
+        CacheStatus::Revalidated { found: Revalidation::NotModified, collapsed } => {
+            text.put_slice(b"fwd=stale; fwd-status=304");
+            put_flags(&mut text, false, collapsed);
+        }
+        CacheStatus::Revalidated { found, collapsed } => {
+            text.put_slice(match found {
+                Revalidation::Absence => b"fwd=stale; fwd-status=404" as &[u8],
+                _ => b"fwd=stale; fwd-status=200",
+            });
+            put_flags(&mut text, true, collapsed);
+            text.put_slice(b"; detail=origin");
+        }
+        CacheStatus::StaleIfError { error, .. } => {
+            text.put_slice(b"fwd=stale");
+            text.put_slice(match error {
+                OriginErrorKind::Denied => b"; fwd-status=403" as &[u8],
+                OriginErrorKind::Throttled => b"; fwd-status=503",
+                OriginErrorKind::Server => b"; fwd-status=500",
+                // No status arrived that could be told (RFC 9211 §2.3).
+                OriginErrorKind::Truncated
+                | OriginErrorKind::Unreachable
+                | OriginErrorKind::Deadline
+                | OriginErrorKind::HeldBack => b"",
+            });
+            text.put_slice(b"; detail=stale-if-error");
+        }
+    }
+    HeaderValue::from_maybe_shared(text.freeze()).unwrap_or(HeaderValue::from_static("tilekeep"))
+}
+
+fn put_flags(text: &mut BytesMut, stored: bool, collapsed: bool) {
+    if stored {
+        text.put_slice(b"; stored");
+    }
+    if collapsed {
+        text.put_slice(b"; collapsed");
+    }
+}
+
+/// The same as a metric's label.
+pub fn source(status: CacheStatus) -> Source {
+    match status {
+        CacheStatus::Hit { tier: TierLabel::Memory, ttl } if ttl >= 0 => Source::Memory,
+        CacheStatus::Hit { tier: TierLabel::Memory, .. } => Source::StaleMemory,
+        CacheStatus::Hit { tier: TierLabel::Disk, ttl } if ttl >= 0 => Source::Disk,
+        CacheStatus::Hit { tier: TierLabel::Disk, .. } => Source::StaleDisk,
+        CacheStatus::Fetched { collapsed: true }
+        | CacheStatus::Revalidated { collapsed: true, .. } => Source::Collapsed,
+        CacheStatus::Fetched { .. } => Source::Origin,
+        CacheStatus::Revalidated { .. } => Source::Revalidated,
+        CacheStatus::StaleIfError { .. } => Source::StaleIfError,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(status: CacheStatus) -> String {
+        cache_status(status).to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn the_words_are_those_of_the_contract() {
+        let hit = |tier, ttl| text(CacheStatus::Hit { tier, ttl });
+        assert_eq!(hit(TierLabel::Memory, 3312), "tilekeep; hit; ttl=3312; detail=memory");
+        assert_eq!(hit(TierLabel::Disk, -4), "tilekeep; hit; ttl=-4; detail=disk");
+        let fetched = |collapsed| text(CacheStatus::Fetched { stored: true, collapsed });
+        assert_eq!(fetched(false), "tilekeep; fwd=miss; stored; detail=origin");
+        assert_eq!(fetched(true), "tilekeep; fwd=miss; stored; collapsed; detail=origin");
+        let found = Revalidation::NotModified;
+        let revalidated = CacheStatus::Revalidated { found, collapsed: false };
+        assert_eq!(text(revalidated), "tilekeep; fwd=stale; fwd-status=304");
+        let error = OriginErrorKind::Throttled;
+        assert_eq!(
+            text(CacheStatus::StaleIfError { error, ttl: -9 }),
+            "tilekeep; fwd=stale; fwd-status=503; detail=stale-if-error"
+        );
+    }
+}

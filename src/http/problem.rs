@@ -1,0 +1,242 @@
+//! Every refusal and failure, translated once: status, a sentence for the public, what may be kept.
+//!
+//! The body is RFC 9457 `application/problem+json`. It names no bucket, key or credential: those
+//! are for the log, which the caller writes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderValue, Response, StatusCode};
+use serde_json::json;
+
+use super::body::Body;
+use super::route::Malformed;
+use crate::auth::AuthError;
+use crate::metrics::Answer;
+use crate::origin::OriginErrorKind;
+use crate::tile::Outside;
+
+/// Why a request is not answered with what it asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HttpError {
+    /// A method that the path does not have; with the `Allow` list.
+    Method(&'static str),
+    /// A path that cannot be one of ours.
+    Malformed(Malformed),
+    /// A request whose content is wrong, in words.
+    BadRequest(&'static str),
+    /// No session, or one that is not valid.
+    Unauthorized(AuthError),
+    /// No such tileset, or not for this session: the two look alike.
+    UnknownTileset,
+    /// No such page.
+    UnknownPage,
+    /// Another extension than the tileset's.
+    WrongExtension(&'static str),
+    /// The tileset has no such place.
+    Outside(Outside),
+    /// The session does not reach this zoom or area.
+    ForbiddenPlace,
+    /// The session lacks a scope.
+    ForbiddenScope(&'static str),
+    /// A write from a page that may not write.
+    CrossSite,
+    /// A log-in with a wrong name or password.
+    WrongPassword,
+    /// A session that another than this server issued.
+    NotRenewable,
+    /// Too many.
+    TooMany {
+        /// When to come back.
+        retry_after: Duration,
+    },
+    /// The origin failed, and nothing stale can stand in.
+    Origin {
+        /// How.
+        kind: OriginErrorKind,
+        /// When to come back, if known.
+        retry_after: Option<Duration>,
+    },
+    /// Ours.
+    Internal,
+}
+
+impl HttpError {
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Malformed(_) | Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthorized(_) | Self::WrongPassword => StatusCode::UNAUTHORIZED,
+            Self::UnknownTileset
+            | Self::UnknownPage
+            | Self::WrongExtension(_)
+            | Self::Outside(_) => StatusCode::NOT_FOUND,
+            Self::ForbiddenPlace
+            | Self::ForbiddenScope(_)
+            | Self::CrossSite
+            | Self::NotRenewable => StatusCode::FORBIDDEN,
+            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Origin { kind, .. } => match kind {
+                OriginErrorKind::Denied
+                | OriginErrorKind::Server
+                | OriginErrorKind::Truncated
+                | OriginErrorKind::Unreachable => StatusCode::BAD_GATEWAY,
+                OriginErrorKind::Throttled | OriginErrorKind::HeldBack => {
+                    StatusCode::SERVICE_UNAVAILABLE
+                }
+                OriginErrorKind::Deadline => StatusCode::GATEWAY_TIMEOUT,
+            },
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The metric's label.
+    pub fn answer(&self) -> Answer {
+        match self {
+            Self::Method(_) | Self::Malformed(_) | Self::BadRequest(_) => Answer::Malformed,
+            Self::Unauthorized(_) | Self::WrongPassword => Answer::Unauthorized,
+            Self::UnknownTileset
+            | Self::UnknownPage
+            | Self::WrongExtension(_)
+            | Self::Outside(_) => Answer::NotFound,
+            Self::ForbiddenPlace
+            | Self::ForbiddenScope(_)
+            | Self::CrossSite
+            | Self::NotRenewable => Answer::Forbidden,
+            Self::TooMany { .. } => Answer::OverQuota,
+            Self::Origin { .. } => Answer::OriginFailed,
+            Self::Internal => Answer::Internal,
+        }
+    }
+
+    /// A sentence that a person can act on.
+    fn detail(&self) -> String {
+        match self {
+            Self::Method(allow) => format!("This address answers to {allow}."),
+            Self::Malformed(Malformed::Path) => {
+                "This path is none of this server's. A tile is at /{tileset}/{z}/{x}/{y}.".into()
+            }
+            Self::Malformed(Malformed::Coordinates) => {
+                "Tile coordinates are plain decimal numbers: /{tileset}/{z}/{x}/{y}.{ext}.".into()
+            }
+            Self::Malformed(Malformed::Density) => {
+                "The only density that a tile's address can name is @2x.".into()
+            }
+            Self::BadRequest(what) => (*what).into(),
+            Self::Unauthorized(error) => match error {
+                AuthError::Missing => "Sign in first: there is no session.".into(),
+                AuthError::Expired => "The session has ended. Sign in again.".into(),
+                AuthError::Revoked => "The session was ended. Sign in again.".into(),
+                _ => "The session is not valid. Sign in again.".into(),
+            },
+            Self::UnknownTileset => "There is no such tileset, or this session may not see it.".into(),
+            Self::UnknownPage => "There is nothing at this address.".into(),
+            Self::WrongExtension(right) => format!("This tileset's tiles end in .{right}."),
+            Self::Outside(Outside::Zoom) => "The tileset has no tiles at this zoom.".into(),
+            Self::Outside(Outside::Bounds) => "The tileset has no tiles in this area.".into(),
+            Self::Outside(Outside::Pyramid) => {
+                "There is no such tile: at zoom z, x and y are below 2^z.".into()
+            }
+            Self::Outside(Outside::Density) => "The tileset has no @2x tiles.".into(),
+            Self::ForbiddenPlace => "This session does not reach this zoom or area.".into(),
+            Self::ForbiddenScope(scope) => {
+                format!("This session lacks the scope `{scope}`. Ask for one that has it.")
+            }
+            Self::CrossSite => {
+                "A page of another site may not do this. If it should, list its origin in `cors_origins`.".into()
+            }
+            Self::WrongPassword => "Name or password is wrong.".into(),
+            Self::NotRenewable => {
+                "This session was not issued here: whoever issued it renews it.".into()
+            }
+            Self::TooMany { .. } => "Too many requests. Wait as long as Retry-After says.".into(),
+            Self::Origin { kind, .. } => match kind {
+                OriginErrorKind::Denied => {
+                    "The storage refused this server. Its operator finds the reason in the log."
+                }
+                OriginErrorKind::Throttled | OriginErrorKind::HeldBack => {
+                    "The storage is busy. Try again shortly."
+                }
+                OriginErrorKind::Server => "The storage failed. Try again shortly.",
+                OriginErrorKind::Truncated => {
+                    "The storage sent a damaged tile, which was not kept. Try again shortly."
+                }
+                OriginErrorKind::Unreachable => "The storage cannot be reached. Try again shortly.",
+                OriginErrorKind::Deadline => {
+                    "The storage did not answer in time. Try again shortly."
+                }
+            }
+            .into(),
+            Self::Internal => "Something went wrong in this server. Its operator finds it in the log.".into(),
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TooMany { retry_after } => Some(*retry_after),
+            Self::Origin { retry_after, .. } => Some(retry_after.unwrap_or(Duration::from_secs(2))),
+            _ => None,
+        }
+    }
+
+    /// The answer. What is refused now may be allowed in a moment, so nothing of it is kept, but
+    /// for places that a tileset does not have (the caller says for how long).
+    pub fn response(&self) -> Response<Body> {
+        let status = self.status();
+        let problem = json!({
+            "type": "about:blank",
+            "title": status.canonical_reason(),
+            "status": status.as_u16(),
+            "detail": self.detail(),
+        });
+        let mut response = Response::new(Body::from(Bytes::from(problem.to_string())));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if let Self::Method(allow) = self {
+            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if matches!(self, Self::WrongPassword) {
+            // RFC 9110 §15.5.2: a 401 carries a challenge.
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Self::Unauthorized(error) = self {
+            // RFC 6750 §3: no error code where there were no credentials.
+            let challenge = match error {
+                AuthError::Missing => "Bearer",
+                _ => "Bearer error=\"invalid_token\"",
+            };
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if let Some(wait) = self.retry_after() {
+            // Whole seconds, rounded up (RFC 9110 §10.2.3).
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        response
+    }
+}
+
+impl From<Malformed> for HttpError {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
+}
+
+impl From<AuthError> for HttpError {
+    fn from(error: AuthError) -> Self {
+        Self::Unauthorized(error)
+    }
+}
+
+impl From<Outside> for HttpError {
+    fn from(outside: Outside) -> Self {
+        Self::Outside(outside)
+    }
+}

@@ -1,0 +1,378 @@
+//! The public side: every request comes in here.
+//!
+//! A tile hit is `PublicSide::handle → Route::parse → Sessions::authorize → TileCache::lookup →
+//! respond`, with nothing in between: tiles pass no router and no middleware. Pages, sessions and
+//! assets, which may take their time, go through a router ([`super::pages`]).
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, COOKIE, LOCATION, SET_COOKIE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use tower_service::Service as _;
+
+use super::body::Body;
+use super::cache_control::{self, Audience};
+use super::cache_status::source;
+use super::cors::Cors;
+use super::explain::explain;
+use super::front::Front;
+use super::problem::HttpError;
+use super::route::{Route, TileRoute};
+use super::site::Peer;
+use super::tile_answer::{Asked, respond};
+use crate::auth::{
+    AuthError, CookiePolicy, Permission, Scope, Session, Sessions, bearer_token,
+    session_tokens_from_cookies,
+};
+use crate::cache::{TileCache, Wanted};
+use crate::clock::{Clock, Timestamp};
+use crate::metrics::{Answer, Metrics};
+use crate::origin::OriginErrorKind;
+use crate::tile::{Access, TileCoord, Tileset, Tilesets};
+
+/// What a browser says of how it asks (Fetch Metadata).
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+
+const TILE_METHODS: &str = "GET, HEAD, OPTIONS";
+
+/// What the public side is made of.
+pub struct PublicParts {
+    /// What can be asked for.
+    pub tilesets: Tilesets,
+    /// Who may ask.
+    pub sessions: Arc<Sessions>,
+    /// How this server looks from outside: the cookie's attributes come from it.
+    pub front: Front,
+    /// Where tiles come from.
+    pub cache: TileCache,
+    /// Which other origins' pages may read answers.
+    pub cors: Cors,
+    /// How long 'no such tile' is believed.
+    pub missing: Duration,
+    /// The time.
+    pub clock: Clock,
+    /// Where answers are counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The public side.
+#[derive(Clone)]
+pub struct PublicSide {
+    parts: Arc<PublicParts>,
+    pages: Router,
+}
+
+/// How a request proved who sends it.
+pub struct Caller {
+    /// The session.
+    pub session: Arc<Session>,
+    /// Whether a cookie carried it: only then is it renewed by tile answers.
+    pub by_cookie: bool,
+}
+
+/// A tile request that has been let in.
+struct Admitted<'r> {
+    tileset: &'r Arc<Tileset>,
+    coord: TileCoord,
+    caller: Option<Caller>,
+    audience: Audience,
+}
+
+impl PublicSide {
+    /// The public side, with the pages' router.
+    pub fn new(parts: Arc<PublicParts>, pages: Router) -> Self {
+        Self { parts, pages }
+    }
+
+    /// Answers a request.
+    pub async fn handle<B>(&self, peer: SocketAddr, request: Request<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        let cors = &self.parts.cors;
+        let origin = cors.origin_of(request.headers());
+        let (mut response, answer) = match Route::parse(request.uri().path()) {
+            Ok(Route::Tile(route)) => self.tile(peer, &request, route, origin.as_ref()).await,
+            Ok(Route::Explain(route)) => self.explain(peer, &request, route, origin.as_ref()),
+            Ok(_) if request.method() == Method::OPTIONS => {
+                (cors.preflight(origin.as_ref(), "GET, HEAD, POST, DELETE, OPTIONS"), Answer::Other)
+            }
+            Ok(Route::TileJson(_) | Route::Page) => self.page(peer, request).await,
+            Err(malformed) => refuse(&malformed.into()),
+        };
+        cors.apply(origin, response.headers_mut());
+        self.parts.metrics.answers.inc(answer);
+        response
+    }
+
+    async fn tile<B>(
+        &self,
+        peer: SocketAddr,
+        request: &Request<B>,
+        route: TileRoute<'_>,
+        origin: Option<&HeaderValue>,
+    ) -> (Response<Body>, Answer) {
+        match *request.method() {
+            Method::GET | Method::HEAD => {}
+            Method::OPTIONS => {
+                return (self.parts.cors.preflight(origin, TILE_METHODS), Answer::Other);
+            }
+            _ => return refuse(&HttpError::Method(TILE_METHODS)),
+        }
+        let parts = &*self.parts;
+        let now = parts.clock.now();
+        let admitted = match self.admit(peer, request, route, Scope::Tiles, now) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return refusal,
+        };
+        let Admitted { tileset, coord, caller, audience } = admitted;
+        let wanted = Wanted { tileset, coord, scale: route.address.scale };
+        let served = match parts.cache.lookup(wanted, now) {
+            Some(served) => Ok(served),
+            None => parts.cache.fill(wanted, now).await,
+        };
+        let served = match served {
+            Ok(served) => served,
+            Err(error) => {
+                log_origin_error(tileset, coord, &error);
+                let problem =
+                    HttpError::Origin { kind: error.kind, retry_after: error.retry_after };
+                return refuse(&problem);
+            }
+        };
+        let versioned = names_version(request.uri(), tileset);
+        let asked = Asked {
+            method: request.method(),
+            headers: request.headers(),
+            tileset,
+            key: wanted.key(),
+            audience,
+            versioned,
+            missing: parts.missing,
+            now,
+        };
+        let (mut response, answer) = respond(asked, &served);
+        parts.metrics.tiles.inc(source(served.status));
+        if answer == Answer::Tile {
+            parts.metrics.tile_bytes.inc_by(served.held.body().len() as u64);
+        }
+        let renewable = matches!(answer, Answer::Tile | Answer::NotModified) && !versioned;
+        if let Some(caller) = caller.filter(|caller| caller.by_cookie && renewable) {
+            let cookie = parts.front.cookie(peer.ip(), request.headers());
+            self.renew_if_due(&caller.session, cookie, now, response.headers_mut());
+        }
+        (response, answer)
+    }
+
+    /// Lets a tile request in or refuses it, in the order of the contract: session, tileset, rights,
+    /// then whether the tileset can have such a tile.
+    fn admit<'r, B>(
+        &'r self,
+        peer: SocketAddr,
+        request: &Request<B>,
+        route: TileRoute<'_>,
+        scope: Scope,
+        now: Timestamp,
+    ) -> Result<Admitted<'r>, (Response<Body>, Answer)> {
+        let parts = &*self.parts;
+        let tileset = match route.tileset {
+            Some(name) => parts.tilesets.get(name),
+            None => parts.tilesets.default_tileset(),
+        };
+        let public = tileset.filter(|tileset| {
+            tileset.access() == Access::Public && scope == Scope::Tiles
+        });
+        let (tileset, caller) = if let Some(tileset) = public {
+            (tileset, None)
+        } else {
+            let caller = match parts.authorize(peer.ip(), request.headers(), now) {
+                Ok(caller) => caller,
+                Err(error) => return Err(unauthorized(error, request.uri(), request.headers())),
+            };
+            let Some(tileset) = tileset else {
+                return Err(refuse(&HttpError::UnknownTileset));
+            };
+            match caller.session.permits(tileset.name(), route.address, scope) {
+                Permission::Granted => {}
+                Permission::NotThisTileset => return Err(refuse(&HttpError::UnknownTileset)),
+                Permission::NotThisZoomOrArea => return Err(refuse(&HttpError::ForbiddenPlace)),
+                Permission::NoScope => {
+                    return Err(refuse(&HttpError::ForbiddenScope(scope.name())));
+                }
+            }
+            (tileset, Some(caller))
+        };
+        let audience = match &caller {
+            Some(caller) => Audience::Session { until: caller.session.expires_at() },
+            None => Audience::Public,
+        };
+        if let Some(extension) = route.extension
+            && !tileset.format().answers_to(extension)
+        {
+            return Err(refuse(&HttpError::WrongExtension(tileset.format().extension())));
+        }
+        let coord = tileset.admit(route.address).map_err(|outside| {
+            let (mut response, answer) = refuse(&outside.into());
+            // The configuration says so, and a map asks for such places again and again.
+            let believed = cache_control::for_absence(parts.missing, audience, now);
+            response.headers_mut().insert(CACHE_CONTROL, believed);
+            (response, answer)
+        })?;
+        Ok(Admitted { tileset, coord, caller, audience })
+    }
+
+    fn explain<B>(
+        &self,
+        peer: SocketAddr,
+        request: &Request<B>,
+        route: TileRoute<'_>,
+        origin: Option<&HeaderValue>,
+    ) -> (Response<Body>, Answer) {
+        match *request.method() {
+            Method::GET | Method::HEAD => {}
+            Method::OPTIONS => {
+                return (self.parts.cors.preflight(origin, TILE_METHODS), Answer::Other);
+            }
+            _ => return refuse(&HttpError::Method(TILE_METHODS)),
+        }
+        let now = self.parts.clock.now();
+        match self.admit(peer, request, route, Scope::Explain, now) {
+            Ok(Admitted { tileset, coord, .. }) => {
+                let wanted = Wanted { tileset, coord, scale: route.address.scale };
+                (explain(wanted, &self.parts.cache.explain(wanted)), Answer::Other)
+            }
+            Err(refusal) => refusal,
+        }
+    }
+
+    async fn page<B>(&self, peer: SocketAddr, mut request: Request<B>) -> (Response<Body>, Answer)
+    where
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        request.extensions_mut().insert(Peer(peer.ip()));
+        let mut pages = self.pages.clone();
+        let Ok(response) = pages.call(request.map(axum::body::Body::new)).await;
+        let answer = match response.status() {
+            StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED => Answer::Malformed,
+            StatusCode::UNAUTHORIZED => Answer::Unauthorized,
+            StatusCode::FORBIDDEN => Answer::Forbidden,
+            StatusCode::NOT_FOUND => Answer::NotFound,
+            StatusCode::TOO_MANY_REQUESTS => Answer::OverQuota,
+            StatusCode::INTERNAL_SERVER_ERROR => Answer::Internal,
+            _ => Answer::Other,
+        };
+        (response.map(Body::Router), answer)
+    }
+
+    /// A tile answer past half of the session's life carries its renewal.
+    fn renew_if_due(
+        &self,
+        session: &Session,
+        cookie: &CookiePolicy,
+        now: Timestamp,
+        headers: &mut HeaderMap,
+    ) {
+        if let Some(renewed) = self.parts.sessions.renew_if_due(session, now) {
+            let cookie = cookie.set(&renewed.token, renewed.max_age(now));
+            if let Ok(cookie) = HeaderValue::try_from(cookie) {
+                headers.append(SET_COOKIE, cookie);
+            }
+        }
+    }
+}
+
+impl PublicParts {
+    /// Who sends a request: `Authorization: Bearer`, else the session cookie.
+    pub fn authorize(
+        &self,
+        peer: IpAddr,
+        headers: &HeaderMap,
+        now: Timestamp,
+    ) -> Result<Caller, AuthError> {
+        if let Some(token) = headers.get(AUTHORIZATION).and_then(|v| bearer_token(v.as_bytes())) {
+            let session = self.sessions.authorize(token, now)?;
+            return Ok(Caller { session, by_cookie: false });
+        }
+        let cookies = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+        let tokens = session_tokens_from_cookies(cookies, self.front.cookie(peer, headers).name());
+        let session = self.sessions.authorize_cookies(&tokens, now)?;
+        Ok(Caller { session, by_cookie: true })
+    }
+}
+
+/// 401, or the way to the log-in for a person who typed an address. Only for page navigations: a
+/// redirect in answer to an image or a fetch would break a map silently.
+pub fn unauthorized(
+    error: AuthError,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> (Response<Body>, Answer) {
+    let navigates = headers.get(SEC_FETCH_MODE).is_some_and(|mode| mode == "navigate");
+    // Browsers without Fetch Metadata still ask for HTML in so many words when they navigate.
+    let asks_for_html = !headers.contains_key(SEC_FETCH_MODE)
+        && headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"));
+    if !navigates && !asks_for_html {
+        return refuse(&error.into());
+    }
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SEE_OTHER;
+    let place = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let login = format!("/login?next={}", escape_query(place));
+    let headers = response.headers_mut();
+    headers.insert(
+        LOCATION,
+        HeaderValue::try_from(login).unwrap_or(HeaderValue::from_static("/login")),
+    );
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    (response, Answer::Unauthorized)
+}
+
+/// A path as the value of a query parameter: everything but unreserved characters and slashes is
+/// escaped (RFC 3986 §2.3).
+fn escape_query(text: &str) -> String {
+    use std::fmt::Write as _;
+    text.bytes().fold(String::with_capacity(text.len()), |mut escaped, byte| {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/') {
+            escaped.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+        escaped
+    })
+}
+
+fn refuse(problem: &HttpError) -> (Response<Body>, Answer) {
+    (problem.response(), problem.answer())
+}
+
+/// Whether the query is `v=` and the tileset's current version.
+fn names_version(uri: &Uri, tileset: &Tileset) -> bool {
+    match (uri.query(), tileset.version()) {
+        (Some(query), Some(version)) => {
+            query.split('&').any(|pair| pair.strip_prefix("v=") == Some(version))
+        }
+        _ => false,
+    }
+}
+
+/// The origin's word goes to the log, and only there. What an operator has to mend is an error.
+fn log_origin_error(tileset: &Tileset, coord: TileCoord, error: &crate::origin::OriginError) {
+    let (tileset, kind) = (tileset.name(), error.kind);
+    match kind {
+        OriginErrorKind::Denied => {
+            tracing::error!(tileset, tile = %coord, ?kind, detail = %error.detail, "the origin refused a tile");
+        }
+        OriginErrorKind::HeldBack => {
+            tracing::debug!(tileset, tile = %coord, ?kind, detail = %error.detail, "the origin was not asked");
+        }
+        _ => {
+            tracing::warn!(tileset, tile = %coord, ?kind, detail = %error.detail, "the origin failed");
+        }
+    }
+}

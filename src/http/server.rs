@@ -1,0 +1,178 @@
+//! The accept loop: connections in, requests to a service, everything bounded.
+//!
+//! HTTP/1.1 and HTTP/2 on one port: by ALPN over TLS, by the preface without (h2c).
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::body::Body;
+use crate::metrics::Metrics;
+use crate::shutdown::Shutdown;
+
+/// Open connections at most; further ones wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 20_000;
+
+/// For a request's head, and for the next request on an idle connection.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// For a TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A request's head at most, and what is buffered for a connection.
+const MAX_HEAD: usize = 32 * 1024;
+
+/// HTTP/2 streams of one connection at a time: a map's viewport is some 50 tiles.
+const MAX_STREAMS: u32 = 200;
+
+/// After an `accept()` that failed, mostly for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// One listening socket and how its connections are treated.
+pub struct Server {
+    /// The socket.
+    pub listener: TcpListener,
+    /// TLS, if any.
+    pub tls: Option<TlsAcceptor>,
+    /// When to stop.
+    pub shutdown: Shutdown,
+    /// How long open requests have then.
+    pub grace: Duration,
+    /// Where connections are counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Server {
+    /// Serves until the shutdown, then lets open requests end within the grace.
+    pub async fn run<S, F>(mut self, service: S)
+    where
+        S: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let builder = Arc::new(connection_builder());
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let graceful = GracefulShutdown::new();
+        loop {
+            // A place first: what cannot be served is not accepted.
+            let accepted = tokio::select! {
+                () = self.shutdown.asked() => break,
+                accepted = accept(&self.listener, &places) => accepted,
+            };
+            let (stream, peer, place) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    self.metrics.accept_errors.inc();
+                    tracing::warn!(%error, "a connection could not be accepted; pausing");
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            // Answers are written whole: waiting for more to send only delays them.
+            let _ = stream.set_nodelay(true);
+            let (builder, service) = (builder.clone(), service.clone());
+            let (watcher, tls) = (graceful.watcher(), self.tls.clone());
+            let connection = Connection::open(&self.metrics, place);
+            tokio::spawn(async move {
+                let _open = connection;
+                match tls {
+                    None => serve_connection(&builder, stream, peer, service, watcher).await,
+                    Some(tls) => match timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+                        Ok(Ok(stream)) => {
+                            serve_connection(&builder, stream, peer, service, watcher).await;
+                        }
+                        Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+                        Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+                    },
+                }
+            });
+        }
+        drop(self.listener);
+        if timeout(self.grace, graceful.shutdown()).await.is_err() {
+            tracing::warn!(grace = ?self.grace, "some requests were still open when the grace ran out");
+        }
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> std::io::Result<(tokio::net::TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place =
+        Arc::clone(places).acquire_owned().await.map_err(|_| std::io::Error::other("closed"))?;
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, place))
+}
+
+async fn serve_connection<I, S, F>(
+    builder: &auto::Builder<TokioExecutor>,
+    io: I,
+    peer: SocketAddr,
+    service: S,
+    watcher: hyper_util::server::graceful::Watcher,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let answer = service(peer, request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let connection = builder.serve_connection(TokioIo::new(io), service);
+    if let Err(error) = watcher.watch(connection.into_owned()).await {
+        // Clients hang up all the time; that is theirs to do.
+        tracing::debug!(%peer, %error, "a connection ended early");
+    }
+}
+
+fn connection_builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
+        .half_close(false)
+        .pipeline_flush(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+        .keep_alive_interval(HEAD_TIMEOUT)
+        .keep_alive_timeout(HANDSHAKE_TIMEOUT);
+    builder
+}
+
+/// Counts a connection while it is open, and holds its place.
+struct Connection {
+    metrics: Arc<Metrics>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    fn open(metrics: &Arc<Metrics>, place: OwnedSemaphorePermit) -> Self {
+        metrics.connections.inc();
+        Self { metrics: metrics.clone(), _place: place }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.metrics.connections.dec();
+    }
+}

@@ -1,0 +1,315 @@
+//! `/session`: log in, look, renew, log out.
+//!
+//! Invariant (against CSRF): a write with a cookie, and every log-in, comes from this very origin
+//! (`Sec-Fetch-Site: same-origin`) or from a listed one; a program that sends neither header may log
+//! in with a JSON body and no cookie. `same-site` alone is not enough: a sister domain may be hostile.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{Extension, State};
+use axum::response::{IntoResponse, Response};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, COOKIE, LOCATION, ORIGIN, SET_COOKIE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::pages::LoginPage;
+use super::problem::HttpError;
+use super::site::{Peer, Site, html, problem};
+use crate::auth::{Claims, Grants, IssuedSession, LoginError, RenewError, Secret, Session};
+use crate::clock::Timestamp;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
+
+/// A name and a password, as JSON or as a form.
+#[derive(Deserialize)]
+struct Credentials {
+    username: String,
+    password: String,
+    #[serde(default)]
+    next: String,
+}
+
+/// `POST /session`.
+pub(super) async fn log_in(
+    State(site): State<Arc<Site>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let media_type = content_type.split(|b| *b == b';').next().unwrap_or(b"").trim_ascii();
+    let is_json = media_type.eq_ignore_ascii_case(b"application/json");
+    let is_form = media_type.eq_ignore_ascii_case(b"application/x-www-form-urlencoded");
+    if !site.may_write(&headers, is_json) {
+        return problem(&HttpError::CrossSite);
+    }
+    let credentials = if is_json {
+        serde_json::from_slice::<Credentials>(&body).ok()
+    } else if is_form {
+        serde_urlencoded::from_bytes(&body).ok()
+    } else {
+        None
+    };
+    let Some(Credentials { username, password, next }) = credentials else {
+        return problem(&HttpError::BadRequest(
+            "Send `username` and `password` as JSON or as a form, with its Content-Type.",
+        ));
+    };
+    let now = site.parts.clock.now();
+    let client = site.parts.front.client(peer, &headers);
+    let checked = match &site.users {
+        Some(users) => users.check(&username, &Secret::new(password), client, now).await,
+        None => Err(LoginError::Refused),
+    };
+    match checked {
+        Ok(grants) => {
+            site.parts.metrics.logins.inc();
+            tracing::info!(user = %username.escape_debug(), %client, "logged in");
+            let place = if is_form { Some(same_origin(&next)) } else { None };
+            begin(&site, peer, &headers, &username, &grants, place, now).await
+        }
+        Err(error) => {
+            site.parts.metrics.login_failures.inc();
+            tracing::warn!(user = %username.escape_debug(), %client, reason = error.label(), "log-in refused");
+            if is_form {
+                refused_page(&site, &error, &username, &next)
+            } else {
+                refused_json(&error)
+            }
+        }
+    }
+}
+
+async fn begin(
+    site: &Site,
+    peer: IpAddr,
+    headers: &HeaderMap,
+    username: &str,
+    grants: &Grants,
+    place: Option<&str>,
+    now: Timestamp,
+) -> Response {
+    let issued = match site.parts.sessions.begin(username, grants, now) {
+        Ok(issued) => issued,
+        Err(error) => {
+            tracing::error!(%error, "a session could not be begun");
+            return problem(&HttpError::Internal);
+        }
+    };
+    let mut response = match place {
+        Some(place) => {
+            let mut response = StatusCode::SEE_OTHER.into_response();
+            let place = HeaderValue::try_from(place).unwrap_or(HeaderValue::from_static("/"));
+            response.headers_mut().insert(LOCATION, place);
+            response
+        }
+        None => session_json(&issued.claims),
+    };
+    set_cookie(site, peer, headers, &issued, now, &mut response);
+    // Another person on the same browser: the last one's tiles must not be theirs to see.
+    let before = site.parts.authorize(peer, headers, now).ok().filter(|caller| caller.by_cookie);
+    if let Some(before) = before.filter(|before| before.session.sub() != username) {
+        if let Err(error) = site.parts.sessions.end(&before.session, now).await {
+            tracing::error!(%error, "the session before could not be ended");
+        }
+        clear_cache(&mut response);
+    }
+    response
+}
+
+/// `GET /session`.
+pub(super) async fn show(
+    State(site): State<Arc<Site>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    headers: HeaderMap,
+) -> Response {
+    match site.parts.authorize(peer, &headers, site.parts.clock.now()) {
+        Ok(caller) => session_json(caller.session.claims()),
+        Err(error) => problem(&error.into()),
+    }
+}
+
+/// `POST /session/renew`.
+pub(super) async fn renew(
+    State(site): State<Arc<Site>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    headers: HeaderMap,
+) -> Response {
+    let now = site.parts.clock.now();
+    let session = match site.writer(peer, &headers, now) {
+        Ok(session) => session,
+        Err(refusal) => return problem(&refusal),
+    };
+    match site.parts.sessions.renew(&session, now) {
+        Ok(issued) => {
+            let mut response = session_json(&issued.claims);
+            set_cookie(&site, peer, &headers, &issued, now, &mut response);
+            response
+        }
+        // It lasts as long as it can already, which is what was asked for.
+        Err(RenewError::NoLater) => session_json(session.claims()),
+        Err(RenewError::NotOurs) => problem(&HttpError::NotRenewable),
+        Err(RenewError::Revoked) => problem(&crate::auth::AuthError::Revoked.into()),
+        Err(error @ RenewError::Begin(_)) => {
+            tracing::error!(%error, "a session could not be renewed");
+            problem(&HttpError::Internal)
+        }
+    }
+}
+
+/// `DELETE /session`.
+pub(super) async fn log_out(
+    State(site): State<Arc<Site>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    headers: HeaderMap,
+) -> Response {
+    let now = site.parts.clock.now();
+    let session = match site.writer(peer, &headers, now) {
+        Ok(session) => session,
+        Err(refusal) => return problem(&refusal),
+    };
+    if let Err(error) = site.parts.sessions.end(&session, now).await {
+        // The person must not believe that it has ended.
+        tracing::error!(%error, "a session could not be ended");
+        return problem(&HttpError::Internal);
+    }
+    tracing::info!(user = %session.sub().escape_debug(), "logged out");
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let delete = site.parts.front.cookie(peer, &headers).delete();
+    if let Ok(cookie) = HeaderValue::try_from(delete) {
+        response.headers_mut().insert(SET_COOKIE, cookie);
+    }
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    clear_cache(&mut response);
+    response
+}
+
+impl Site {
+    /// Whether a request that changes something may: see the module's invariant.
+    fn may_write(&self, headers: &HeaderMap, is_json: bool) -> bool {
+        let origin = headers.get(ORIGIN);
+        let listed = self.parts.cors.allows(origin);
+        match headers.get(SEC_FETCH_SITE) {
+            Some(site) => site == "same-origin" || listed,
+            None if origin.is_some() => listed,
+            None => is_json && !headers.contains_key(COOKIE),
+        }
+    }
+
+    /// The session of a request that may change it.
+    fn writer(
+        &self,
+        peer: IpAddr,
+        headers: &HeaderMap,
+        now: Timestamp,
+    ) -> Result<Arc<Session>, HttpError> {
+        let caller = self.parts.authorize(peer, headers, now)?;
+        if caller.by_cookie && !self.may_write(headers, false) {
+            return Err(HttpError::CrossSite);
+        }
+        Ok(caller.session)
+    }
+}
+
+/// A path on this origin, or `/`. Browsers read a backslash as a slash and drop tabs and newlines,
+/// and two slashes begin a host (WHATWG URL standard).
+pub(super) fn same_origin(next: &str) -> &str {
+    let safe = next.starts_with('/')
+        && next.len() <= 2048
+        && !next.starts_with("//")
+        && next.bytes().all(|b| (0x21..0x7f).contains(&b) && b != b'\\');
+    if safe { next } else { "/" }
+}
+
+fn session_json(claims: &Claims) -> Response {
+    let session = json!({
+        "sub": claims.sub,
+        "exp": claims.exp,
+        "auth_time": claims.auth_time,
+        "tilesets": claims.tilesets,
+        "scope": claims.scope.as_deref().unwrap_or("tiles"),
+        "maxzoom": claims.maxzoom,
+        "bounds": claims.bounds,
+        "quota": claims.quota,
+    });
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    (headers, session.to_string()).into_response()
+}
+
+fn set_cookie(
+    site: &Site,
+    peer: IpAddr,
+    headers: &HeaderMap,
+    issued: &IssuedSession,
+    now: Timestamp,
+    response: &mut Response,
+) {
+    let cookie = site.parts.front.cookie(peer, headers).set(&issued.token, issued.max_age(now));
+    if let Ok(cookie) = HeaderValue::try_from(cookie) {
+        response.headers_mut().insert(SET_COOKIE, cookie);
+    }
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+}
+
+fn clear_cache(response: &mut Response) {
+    response.headers_mut().insert(CLEAR_SITE_DATA, HeaderValue::from_static("\"cache\""));
+}
+
+fn refused_page(site: &Site, error: &LoginError, username: &str, next: &str) -> Response {
+    let (status, wait) = refusal(error);
+    let text = error.to_string();
+    let mut sentence = text.clone();
+    if let Some(first) = sentence.get_mut(0..1) {
+        first.make_ascii_uppercase();
+    }
+    sentence.push('.');
+    let page = LoginPage { username, error: Some(&sentence), ..site.login_page(same_origin(next)) };
+    let mut response = html(status, page.to_html(), &LoginPage::content_security_policy());
+    if let Some(wait) = wait {
+        response.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+    }
+    response
+}
+
+fn refused_json(error: &LoginError) -> Response {
+    match refusal(error) {
+        (_, Some(retry_after)) => problem(&HttpError::TooMany { retry_after }),
+        (_, None) => problem(&HttpError::WrongPassword),
+    }
+}
+
+fn refusal(error: &LoginError) -> (StatusCode, Option<Duration>) {
+    match error {
+        LoginError::Refused => (StatusCode::UNAUTHORIZED, None),
+        LoginError::Throttled { retry_after } => {
+            (StatusCode::TOO_MANY_REQUESTS, Some(*retry_after))
+        }
+        LoginError::Busy => (StatusCode::TOO_MANY_REQUESTS, Some(Duration::from_secs(3))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::same_origin;
+
+    #[test]
+    fn next_stays_on_this_origin() {
+        for good in ["/", "/map", "/map?x=1&y=2#z", "/world/0/0/0.png"] {
+            assert_eq!(same_origin(good), good);
+        }
+        for bad in [
+            "", "map", "//evil.example", "/\\evil.example", "https://evil.example", "/\t/evil",
+            "javascript:alert(1)", "/a\r\nSet-Cookie: x=y", "/ä", "\\\\evil",
+        ] {
+            assert_eq!(same_origin(bad), "/", "{bad:?}");
+        }
+    }
+}

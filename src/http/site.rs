@@ -1,0 +1,327 @@
+//! Everything on the public side that is no tile: pages, TileJSON, sessions, assets. A router serves
+//! it, as none of it is hot.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Extension, OriginalUri, Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
+    CONTENT_TYPE, ETAG, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::body::Body;
+use super::conditional::is_not_modified;
+use super::pages::{IndexPage, IndexTileset, LoginPage, MapPage, MapTileset};
+use super::problem::HttpError;
+use super::public::{PublicParts, unauthorized};
+use super::{assets, encoding, session};
+use crate::auth::{Session, Users};
+use crate::tile::{Access, Tileset, tilejson};
+
+/// A log-in's body at most: a name, a password and where to go.
+const MAX_BODY: usize = 16 * 1024;
+
+const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
+
+/// Who is at the other end of the connection; put into a page request's extensions.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
+
+/// What pages need beside the public side's parts.
+pub struct Site {
+    /// The public side's parts.
+    pub parts: Arc<PublicParts>,
+    /// Who can log in with a password.
+    pub users: Option<Users>,
+    /// Whether this is `tilekeep demo`.
+    pub demo: bool,
+}
+
+/// The router of all that is no tile.
+pub fn router(site: Arc<Site>) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/login", get(login))
+        .route("/map", get(map))
+        .route("/healthz", get(|| async { ([no_store()], "ok\n") }))
+        .route("/session", post(session::log_in).get(session::show).delete(session::log_out))
+        .route("/session/renew", post(session::renew))
+        .route("/assets/{file}", get(asset))
+        .route("/{file}", get(describe))
+        .fallback(|| async { problem(&HttpError::UnknownPage) })
+        .method_not_allowed_fallback(not_allowed)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(site)
+}
+
+async fn not_allowed(OriginalUri(uri): OriginalUri) -> Response {
+    problem(&HttpError::Method(match uri.path() {
+        "/session" => "GET, HEAD, POST, DELETE, OPTIONS",
+        "/session/renew" => "POST, OPTIONS",
+        _ => "GET, HEAD, OPTIONS",
+    }))
+}
+
+/// Who looks at a page: somebody with a session, or a visitor where something is public.
+enum Viewer {
+    Person(Arc<Session>),
+    Visitor,
+}
+
+impl Viewer {
+    fn sees(&self, tileset: &Tileset) -> bool {
+        tileset.access() == Access::Public
+            || matches!(self, Self::Person(session) if session.allows_tileset(tileset.name()))
+    }
+
+    fn user(&self) -> Option<&str> {
+        match self {
+            Self::Person(session) => Some(session.sub()),
+            Self::Visitor => None,
+        }
+    }
+}
+
+impl Site {
+    fn viewer(&self, peer: IpAddr, uri: &Uri, headers: &HeaderMap) -> Result<Viewer, Response> {
+        match self.parts.authorize(peer, headers, self.parts.clock.now()) {
+            Ok(caller) => Ok(Viewer::Person(caller.session)),
+            Err(_) if self.parts.tilesets.iter().any(|t| t.access() == Access::Public) => {
+                Ok(Viewer::Visitor)
+            }
+            Err(error) => Err(to_axum(unauthorized(error, uri, headers).0)),
+        }
+    }
+
+    pub(super) fn login_page<'a>(&self, next: &'a str) -> LoginPage<'a> {
+        LoginPage {
+            next,
+            username: "",
+            error: None,
+            password: self.users.is_some(),
+            oidc_url: None,
+            demo: self.demo,
+        }
+    }
+}
+
+/// `GET /`: the tilesets of the session, as a page or as JSON.
+async fn index(
+    State(site): State<Arc<Site>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    OriginalUri(uri): OriginalUri,
+    headers: HeaderMap,
+) -> Response {
+    let viewer = match site.viewer(peer, &uri, &headers) {
+        Ok(viewer) => viewer,
+        Err(refusal) => return refusal,
+    };
+    let base = site.parts.front.outside(peer, &headers).base_url();
+    let tilesets = site.parts.tilesets.iter().filter(|tileset| viewer.sees(tileset));
+    if wants_json(&headers) {
+        let list: Vec<Value> = tilesets
+            .map(|t| json!({ "name": t.name(), "tilejson": format!("{base}/{}.json", t.name()) }))
+            .collect();
+        return json_answer(&Value::from(list));
+    }
+    let page = IndexPage {
+        user: viewer.user(),
+        tilesets: tilesets.map(|tileset| index_tileset(tileset, &base)).collect(),
+        origin: &base,
+    };
+    html(StatusCode::OK, page.to_html(), &IndexPage::content_security_policy())
+}
+
+fn index_tileset(tileset: &Tileset, base: &str) -> IndexTileset {
+    let json = tilejson(tileset, base);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    IndexTileset {
+        name: tileset.name().to_owned(),
+        format: tileset.format().extension().to_owned(),
+        tilejson_url: format!("{base}/{}.json", tileset.name()),
+        tile_url_template: text(&json["tiles"][0]),
+        minzoom: tileset.minzoom(),
+        maxzoom: tileset.maxzoom(),
+        bounds: tileset.bounds().to_array(),
+        attribution: tileset.attribution().to_owned(),
+        encoding: json["encoding"].as_str().map(str::to_owned),
+        value_label: text(&json["value"]["label"]),
+        value_unit: text(&json["value"]["unit"]),
+        vector_layers: json["vector_layers"]
+            .as_array()
+            .map(|layers| layers.iter().map(|layer| text(&layer["id"])).collect())
+            .unwrap_or_default(),
+    }
+}
+
+/// `GET /map`.
+async fn map(
+    State(site): State<Arc<Site>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    OriginalUri(uri): OriginalUri,
+    headers: HeaderMap,
+) -> Response {
+    let viewer = match site.viewer(peer, &uri, &headers) {
+        Ok(viewer) => viewer,
+        Err(refusal) => return refusal,
+    };
+    let tilesets = site.parts.tilesets.iter().filter(|tileset| viewer.sees(tileset));
+    let page = MapPage {
+        user: viewer.user(),
+        tilesets: tilesets
+            .map(|t| MapTileset {
+                name: t.name().to_owned(),
+                tilejson_path: format!("/{}.json", t.name()),
+            })
+            .collect(),
+    };
+    html(StatusCode::OK, page.to_html(), &MapPage::content_security_policy())
+}
+
+#[derive(Deserialize)]
+struct LoginQuery {
+    #[serde(default)]
+    next: String,
+}
+
+/// `GET /login`.
+async fn login(State(site): State<Arc<Site>>, query: Option<Query<LoginQuery>>) -> Response {
+    let next = query.map(|Query(query)| query.next).unwrap_or_default();
+    let page = site.login_page(session::same_origin(&next));
+    html(StatusCode::OK, page.to_html(), &LoginPage::content_security_policy())
+}
+
+/// `GET /{tileset}.json`.
+async fn describe(
+    State(site): State<Arc<Site>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    OriginalUri(uri): OriginalUri,
+    Path(file): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(name) = file.strip_suffix(".json") else {
+        return problem(&HttpError::UnknownPage);
+    };
+    let tileset = site.parts.tilesets.get(name);
+    let public = tileset.is_some_and(|tileset| tileset.access() == Access::Public);
+    if !public {
+        match site.parts.authorize(peer, &headers, site.parts.clock.now()) {
+            Ok(caller) if caller.session.allows_tileset(name) => {}
+            Ok(_) => return problem(&HttpError::UnknownTileset),
+            Err(error) => return to_axum(unauthorized(error, &uri, &headers).0),
+        }
+    }
+    match tileset {
+        Some(tileset) => {
+            json_answer(&tilejson(tileset, &site.parts.front.outside(peer, &headers).base_url()))
+        }
+        None => problem(&HttpError::UnknownTileset),
+    }
+}
+
+/// `GET /assets/{file}`: the program's own files, under addresses that change with their content.
+async fn asset(OriginalUri(uri): OriginalUri, headers: HeaderMap) -> Response {
+    let Some(asset) = assets::find(uri.path()) else {
+        return problem(&HttpError::UnknownPage);
+    };
+    let sent = asset.body(encoding::accepts(&headers, "gzip"));
+    let not_modified = is_not_modified(&headers, sent.etag.as_bytes(), None);
+    let mut response = if not_modified {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        sent.bytes.into_owned().into_response()
+    };
+    let answer = response.headers_mut();
+    answer.insert(CACHE_CONTROL, HeaderValue::from_static(assets::CACHE_CONTROL));
+    if let Ok(etag) = HeaderValue::try_from(sent.etag) {
+        answer.insert(ETAG, etag);
+    }
+    if asset.varies_on_encoding() {
+        answer.insert(VARY, HeaderValue::from_name(ACCEPT_ENCODING));
+    }
+    if not_modified {
+        answer.remove(CONTENT_TYPE);
+        return response;
+    }
+    answer.insert(CONTENT_TYPE, HeaderValue::from_static(asset.content_type()));
+    answer.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let policy = HeaderValue::from_static(assets::CONTENT_SECURITY_POLICY);
+    answer.insert(CONTENT_SECURITY_POLICY, policy);
+    if let Some(coding) = sent.content_encoding {
+        answer.insert(CONTENT_ENCODING, HeaderValue::from_static(coding));
+    }
+    response
+}
+
+fn wants_json(headers: &HeaderMap) -> bool {
+    let accept = headers.get(ACCEPT).map_or(&b""[..], HeaderValue::as_bytes);
+    let accept = accept.to_ascii_lowercase();
+    let at = |what: &[u8]| accept.windows(what.len()).position(|part| part == what);
+    match (at(b"application/json"), at(b"text/html")) {
+        (Some(json), Some(html)) => json < html,
+        (json, _) => json.is_some(),
+    }
+}
+
+fn json_answer(value: &Value) -> Response {
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        no_store(),
+        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    ];
+    (headers, value.to_string()).into_response()
+}
+
+fn no_store() -> (HeaderName, HeaderValue) {
+    (CACHE_CONTROL, HeaderValue::from_static("no-store"))
+}
+
+/// A page with its policies.
+pub(super) fn html(
+    status: StatusCode,
+    page: Result<String, askama::Error>,
+    policy: &str,
+) -> Response {
+    let page = match page {
+        Ok(page) => page,
+        Err(error) => {
+            tracing::error!(%error, "a page could not be rendered");
+            return problem(&HttpError::Internal);
+        }
+    };
+    let Ok(policy) = HeaderValue::try_from(policy) else {
+        return problem(&HttpError::Internal);
+    };
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
+        no_store(),
+        (CONTENT_SECURITY_POLICY, policy),
+        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (REFERRER_POLICY, HeaderValue::from_static("same-origin")),
+        (
+            PERMISSIONS_POLICY,
+            HeaderValue::from_static("camera=(), geolocation=(), microphone=()"),
+        ),
+        (http::header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+    ];
+    (status, headers, page).into_response()
+}
+
+pub(super) fn problem(error: &HttpError) -> Response {
+    to_axum(error.response())
+}
+
+/// An answer of the tile path's kind, for a router.
+pub(super) fn to_axum(response: http::Response<Body>) -> Response {
+    response.map(|body| match body {
+        Body::Full(bytes) => axum::body::Body::from(bytes.unwrap_or_default()),
+        Body::Router(body) => body,
+    })
+}

@@ -1,0 +1,192 @@
+//! The answer to a tile request whose sender may have the tile: 200, 304, or 'no such tile'.
+
+use std::time::Duration;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http::header::{
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED, VARY,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use serde_json::json;
+
+use super::body::Body;
+use super::cache_control::{self, Audience};
+use super::cache_status::{CACHE_STATUS, cache_status};
+use super::conditional::is_not_modified;
+use super::encoding;
+use super::problem::HttpError;
+use crate::cache::{Served, Stored, StoredTile};
+use crate::clock::Timestamp;
+use crate::metrics::Answer;
+use crate::origin::{ContentEncoding, OriginErrorKind};
+use crate::tile::{Access, MissingAnswer, TileFormat, TileKey, Tileset};
+
+/// `Cross-Origin-Resource-Policy` (Fetch standard): who may embed a tile without CORS.
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
+    HeaderName::from_static("cross-origin-resource-policy");
+
+/// What [`MissingAnswer::Blank`] answers for pictures of any format: 256 × 256 transparent pixels.
+static BLANK_PNG: &[u8] = include_bytes!("blank.png");
+
+/// What is known of a tile request once it has been let in.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'r> {
+    /// GET or HEAD.
+    pub method: &'r Method,
+    /// The request's headers.
+    pub headers: &'r HeaderMap,
+    /// The tileset.
+    pub tileset: &'r Tileset,
+    /// The tile.
+    pub key: TileKey,
+    /// Who may keep the answer.
+    pub audience: Audience,
+    /// Whether the URL names the tileset's current version.
+    pub versioned: bool,
+    /// How long 'no such tile' is believed.
+    pub missing: Duration,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// Answers with what the caches gave.
+pub fn respond(asked: Asked<'_>, served: &Served) -> (Response<Body>, Answer) {
+    let answered = match served.held.stored() {
+        Stored::Tile(tile) => respond_tile(asked, tile, served),
+        Stored::Absence(_) => Ok((respond_missing(asked), Answer::Missing)),
+    };
+    let (mut response, answer) = answered
+        .unwrap_or_else(|problem: HttpError| (problem.response(), problem.answer()));
+    response.headers_mut().insert(CACHE_STATUS, cache_status(served.status));
+    (response, answer)
+}
+
+fn respond_tile(
+    asked: Asked<'_>,
+    tile: &StoredTile,
+    served: &Served,
+) -> Result<(Response<Body>, Answer), HttpError> {
+    let held = &served.held;
+    let coding = encoding::name(tile.encoding);
+    let decoded = coding.is_some_and(|coding| !encoding::accepts(asked.headers, coding));
+    let etag = if decoded { decoded_etag(held.etag()) } else { held.etag().clone() };
+    let not_modified = is_not_modified(asked.headers, &etag, tile.last_modified);
+
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    headers.reserve(12);
+    headers.insert(ETAG, value(etag));
+    headers.insert(CACHE_CONTROL, cache_control(asked));
+    if coding.is_some() {
+        headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
+    if not_modified {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return Ok((response, Answer::NotModified));
+    }
+    if let Some(date) = held.last_modified() {
+        headers.insert(LAST_MODIFIED, value(date.clone()));
+    }
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(asked.tileset.format().content_type()));
+    if let (Some(coding), false) = (coding, decoded) {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding));
+    }
+    protect(headers, asked.tileset);
+    let body = if decoded {
+        plain_body(asked, tile.encoding, held.body())?
+    } else {
+        held.body().clone()
+    };
+    send(asked.method, &mut response, body);
+    Ok((response, Answer::Tile))
+}
+
+/// The plain form of an encoded tile. What the origin calls encoded and cannot be decoded is damaged.
+fn plain_body(
+    asked: Asked<'_>,
+    encoding: ContentEncoding,
+    body: &Bytes,
+) -> Result<Bytes, HttpError> {
+    encoding::decode(encoding, body).map_err(|error| {
+        tracing::warn!(tileset = asked.tileset.name(), tile = ?asked.key, %error, "a stored tile is damaged");
+        HttpError::Origin { kind: OriginErrorKind::Truncated, retry_after: None }
+    })
+}
+
+fn cache_control(asked: Asked<'_>) -> HeaderValue {
+    if asked.versioned {
+        cache_control::for_version(asked.audience, asked.now)
+    } else {
+        cache_control::for_tile(asked.tileset.browser(), asked.audience, asked.key, asked.now)
+    }
+}
+
+/// 'No such tile', as the tileset says it.
+fn respond_missing(asked: Asked<'_>) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    let believed = cache_control::for_absence(asked.missing, asked.audience, asked.now);
+    headers.insert(CACHE_CONTROL, believed);
+    protect(headers, asked.tileset);
+    let problem = |status: StatusCode| {
+        let detail = "There is no such tile.";
+        json!({ "type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16(), "detail": detail })
+            .to_string()
+            .into()
+    };
+    let (status, content_type, body) = match asked.tileset.missing() {
+        MissingAnswer::NotFound => {
+            (StatusCode::NOT_FOUND, Some("application/problem+json"), problem(StatusCode::NOT_FOUND))
+        }
+        MissingAnswer::Gone => {
+            (StatusCode::GONE, Some("application/problem+json"), problem(StatusCode::GONE))
+        }
+        MissingAnswer::NoContent => (StatusCode::NO_CONTENT, None, Bytes::new()),
+        MissingAnswer::Blank if asked.tileset.format() == TileFormat::Mvt => {
+            (StatusCode::OK, Some(TileFormat::Mvt.content_type()), Bytes::new())
+        }
+        MissingAnswer::Blank => {
+            (StatusCode::OK, Some("image/png"), Bytes::from_static(BLANK_PNG))
+        }
+    };
+    if let Some(content_type) = content_type {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    }
+    *response.status_mut() = status;
+    if status != StatusCode::NO_CONTENT {
+        send(asked.method, &mut response, body);
+    }
+    response
+}
+
+/// Puts a body in place; for HEAD its length alone (RFC 9110 §9.3.2).
+fn send(method: &Method, response: &mut Response<Body>, body: Bytes) {
+    if method == Method::HEAD {
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    } else {
+        *response.body_mut() = body.into();
+    }
+}
+
+fn protect(headers: &mut HeaderMap, tileset: &Tileset) {
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let embedders = match tileset.access() {
+        Access::Session => "same-site",
+        Access::Public => "cross-origin",
+    };
+    headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static(embedders));
+}
+
+/// The decoded form has other bytes, so it has another strong tag (RFC 9110 §8.8.3.3).
+fn decoded_etag(etag: &[u8]) -> Bytes {
+    let mut tag = BytesMut::with_capacity(etag.len() + 2);
+    tag.put_slice(&etag[..etag.len().saturating_sub(1)]);
+    tag.put_slice(b"-d\"");
+    tag.freeze()
+}
+
+/// A header value from prepared ASCII.
+fn value(text: Bytes) -> HeaderValue {
+    HeaderValue::from_maybe_shared(text).unwrap_or(HeaderValue::from_static(""))
+}
