@@ -141,7 +141,8 @@ impl Subject for OverHttp {
             OriginErrorKind::Deadline => WireFault::NeverAnswer,
             OriginErrorKind::HeldBack => unreachable!("not an origin's own"),
         };
-        self.s3.inject(Some(Operation::GetObject), usize::MAX, fault);
+        self.s3
+            .inject(Some(Operation::GetObject), usize::MAX, fault);
     }
 
     fn heal(&self) {
@@ -329,7 +330,13 @@ async fn trouble_that_is_over_leaves_nothing_behind(subject: &impl Subject) {
         OriginErrorKind::Server,
     ] {
         subject.trouble(kind);
-        assert!(subject.origin().fetch(request(&world, at(0, 0, 0))).await.is_err());
+        assert!(
+            subject
+                .origin()
+                .fetch(request(&world, at(0, 0, 0)))
+                .await
+                .is_err()
+        );
         subject.heal();
         let tile = found(subject.origin().fetch(request(&world, at(0, 0, 0))).await);
         assert_eq!(tile.body, Bytes::from_static(b"a tile of some bytes"));
