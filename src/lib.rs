@@ -7,6 +7,8 @@ pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;
+#[cfg(feature = "demo")]
+pub mod embedded_s3;
 pub mod http;
 pub mod log;
 pub mod metrics;

@@ -20,7 +20,7 @@ pub fn explain(wanted: Wanted<'_>, explained: &Explained) -> Response<Body> {
         "scale": if wanted.scale == crate::tile::Scale::Two { 2 } else { 1 },
         "memory": explained.memory.as_ref().map(|(judged, held)| in_memory(*judged, held, now)),
         "disk": explained.disk.as_ref().map(|meta| json!({
-            "stored_bytes": meta.length,
+            "record_bytes": meta.record_bytes,
             "validated_seconds_ago": now.since(meta.validated_at).as_secs(),
         })),
         "being_fetched": explained.filling,

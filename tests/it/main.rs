@@ -7,3 +7,8 @@
 
 mod cli;
 mod config;
+#[cfg(feature = "demo")]
+mod embedded_s3;
+mod origin_contract;
+#[cfg(feature = "demo")]
+mod origin_s3;

@@ -1,0 +1,199 @@
+//! As much of IAM's policy language as the tests and the demo need: `Allow` and `Deny` of actions on
+//! resources, with `*` and `?`.
+//!
+//! What is not understood is refused when the policy is read, never ignored: a policy that seems to
+//! narrow and does not would make a test lie.
+
+use serde_json::Value;
+
+/// A policy document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Policy(Vec<Statement>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Statement {
+    allow: bool,
+    actions: Vec<String>,
+    resources: Vec<String>,
+}
+
+/// Why a document was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// It is not JSON.
+    #[error("the policy is not JSON")]
+    NotJson,
+    /// It lacks something.
+    #[error("the policy has no valid `{0}`")]
+    Missing(&'static str),
+    /// It holds something that this endpoint does not enforce.
+    #[error("the policy uses `{0}`, which this endpoint does not enforce")]
+    Unsupported(String),
+}
+
+impl Policy {
+    /// Reads a document.
+    pub(super) fn parse(document: &str) -> Result<Self, PolicyError> {
+        let document: Value = serde_json::from_str(document).map_err(|_| PolicyError::NotJson)?;
+        let members = document.as_object().ok_or(PolicyError::NotJson)?;
+        if let Some(other) = members
+            .keys()
+            .find(|k| !["Version", "Id", "Statement"].contains(&k.as_str()))
+        {
+            return Err(PolicyError::Unsupported(other.clone()));
+        }
+        if members.get("Version").and_then(Value::as_str) != Some("2012-10-17") {
+            return Err(PolicyError::Missing("Version"));
+        }
+        let statements = match members.get("Statement") {
+            Some(Value::Array(statements)) => statements.as_slice(),
+            Some(one @ Value::Object(_)) => std::slice::from_ref(one),
+            _ => return Err(PolicyError::Missing("Statement")),
+        };
+        let statements = statements.iter().map(statement);
+        statements.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether it lets this action on this resource: some statement allows it and none denies it.
+    pub(super) fn allows(&self, action: &str, resource: &str) -> bool {
+        let applies = |s: &&Statement| {
+            let action = action.to_ascii_lowercase();
+            s.actions.iter().any(|pattern| matches(pattern, &action))
+                && s.resources.iter().any(|pattern| matches(pattern, resource))
+        };
+        let (allow, deny): (Vec<_>, Vec<_>) = self.0.iter().filter(applies).partition(|s| s.allow);
+        !allow.is_empty() && deny.is_empty()
+    }
+}
+
+fn statement(value: &Value) -> Result<Statement, PolicyError> {
+    let members = value.as_object().ok_or(PolicyError::Missing("Statement"))?;
+    if let Some(other) = members
+        .keys()
+        .find(|k| !["Sid", "Effect", "Action", "Resource"].contains(&k.as_str()))
+    {
+        return Err(PolicyError::Unsupported(other.clone()));
+    }
+    let allow = match members.get("Effect").and_then(Value::as_str) {
+        Some("Allow") => true,
+        Some("Deny") => false,
+        _ => return Err(PolicyError::Missing("Effect")),
+    };
+    let actions = strings(members.get("Action")).ok_or(PolicyError::Missing("Action"))?;
+    let resources = strings(members.get("Resource")).ok_or(PolicyError::Missing("Resource"))?;
+    if let Some(variable) = resources.iter().find(|r| r.contains("${")) {
+        return Err(PolicyError::Unsupported(variable.clone()));
+    }
+    Ok(Statement {
+        allow,
+        // Actions are compared without regard to case, resources with.
+        actions: actions.iter().map(|a| a.to_ascii_lowercase()).collect(),
+        resources,
+    })
+}
+
+/// One string or a list of them; not none.
+fn strings(value: Option<&Value>) -> Option<Vec<String>> {
+    match value? {
+        Value::String(one) => Some(vec![one.clone()]),
+        Value::Array(many) if !many.is_empty() => {
+            many.iter().map(|v| v.as_str().map(str::to_owned)).collect()
+        }
+        _ => None,
+    }
+}
+
+/// `*` is any text, `?` any character. Backtracks to the last `*` alone, so it is never slow.
+fn matches(pattern: &str, text: &str) -> bool {
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    let (mut p, mut t) = (0, 0);
+    let mut last_star = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                last_star = Some((p, t));
+                p += 1;
+            }
+            Some(&c) if c == b'?' || c == text[t] => {
+                p += 1;
+                t += 1;
+            }
+            _ => match last_star {
+                Some((star, from)) => {
+                    last_star = Some((star, from + 1));
+                    p = star + 1;
+                    t = from + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|&c| c == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(statement: &str) -> Result<Policy, PolicyError> {
+        Policy::parse(&format!(
+            r#"{{"Version":"2012-10-17","Statement":{statement}}}"#
+        ))
+    }
+
+    #[test]
+    fn a_prefix_is_allowed_and_nothing_else() {
+        let p = policy(
+            r#"[{"Sid":"a","Effect":"Allow","Action":"s3:GetObject","Resource":"arn:aws:s3:::b/world/*"}]"#,
+        )
+        .unwrap();
+        assert!(p.allows("s3:GetObject", "arn:aws:s3:::b/world/0/0/0.png"));
+        assert!(!p.allows("s3:GetObject", "arn:aws:s3:::b/other/0/0/0.png"));
+        assert!(!p.allows("s3:PutObject", "arn:aws:s3:::b/world/0/0/0.png"));
+        assert!(!p.allows("s3:GetObject", "arn:aws:s3:::b"));
+    }
+
+    #[test]
+    fn a_denial_outweighs_any_allowance() {
+        let p = policy(
+            r#"[{"Effect":"Allow","Action":["s3:Get*"],"Resource":["*"]},
+                {"Effect":"Deny","Action":"S3:GETOBJECT","Resource":"arn:aws:s3:::b/x?"}]"#,
+        )
+        .unwrap();
+        assert!(p.allows("s3:GetObject", "arn:aws:s3:::b/x"));
+        assert!(!p.allows("s3:GetObject", "arn:aws:s3:::b/x1"));
+    }
+
+    #[test]
+    fn what_is_not_enforced_is_refused() {
+        for (statement, name) in [
+            (
+                r#"{"Effect":"Allow","NotAction":"a","Resource":"*"}"#,
+                "NotAction",
+            ),
+            (
+                r#"{"Effect":"Allow","Action":"*","Resource":"*","Condition":{}}"#,
+                "Condition",
+            ),
+            (
+                r#"{"Effect":"Allow","Action":"*","Resource":"${aws:username}"}"#,
+                "${aws:username}",
+            ),
+        ] {
+            let error = policy(statement).unwrap_err();
+            assert_eq!(error, PolicyError::Unsupported(name.into()));
+        }
+        let no_action = policy(r#"{"Effect":"Allow","Resource":"*"}"#);
+        assert_eq!(no_action, Err(PolicyError::Missing("Action")));
+        let old = Policy::parse(r#"{"Version":"2026-01-01","Statement":[]}"#);
+        assert_eq!(old, Err(PolicyError::Missing("Version")));
+    }
+
+    #[test]
+    fn stars_match_across_slashes() {
+        assert!(matches("a/*/c*", "a/b/b/c"));
+        assert!(matches("*", ""));
+        assert!(!matches("a*b", "ac"));
+        assert!(matches("a**b", "ab"));
+    }
+}
