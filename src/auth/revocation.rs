@@ -120,14 +120,13 @@ impl Revocations {
             let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
             match entries.get(&id) {
                 Some(known) if known.written && known.until >= until => return Ok(()),
-                Some(_) => {}
                 None if entries.len() >= self.capacity => {
                     entries.retain(|_, entry| entry.until > now);
                     if entries.len() >= self.capacity {
                         return Err(EndError::Full);
                     }
                 }
-                None => {}
+                Some(_) | None => {}
             }
             let entry = entries.entry(id).or_insert(Entry {
                 until,
