@@ -99,19 +99,19 @@ fn busy(algorithm: Algorithm) -> (Sessions, String) {
     (sessions, token)
 }
 
-#[divan::bench(args = ALGORITHMS)]
+#[divan::bench(args = ALGORITHMS, sample_size = 1000)]
 fn known_token(bencher: Bencher, algorithm: Algorithm) {
     let (sessions, token) = busy(algorithm);
     bencher.bench(|| sessions.authorize(black_box(&token), NOW));
 }
 
-#[divan::bench(args = ALGORITHMS, threads = [2])]
+#[divan::bench(args = ALGORITHMS, threads = [2], sample_size = 1000)]
 fn known_token_from_two_threads(bencher: Bencher, algorithm: Algorithm) {
     let (sessions, token) = busy(algorithm);
     bencher.bench(|| sessions.authorize(black_box(&token), NOW));
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1000)]
 fn known_token_among_a_thousand_ended_sessions(bencher: Bencher) {
     let (sessions, kept) = busy(Algorithm::Hs256);
     for _ in 0..1_000 {
@@ -125,7 +125,7 @@ fn known_token_among_a_thousand_ended_sessions(bencher: Bencher) {
     bencher.bench(|| sessions.authorize(black_box(&kept), NOW));
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1000)]
 fn known_token_from_a_cookie_header(bencher: Bencher) {
     let (sessions, token) = busy(Algorithm::Hs256);
     let header = format!("theme=dark; __Host-tilekeep_session={token}; lang=en");
@@ -143,7 +143,7 @@ fn unknown_token(bencher: Bencher, algorithm: Algorithm) {
     bencher.bench(|| sessions.keys().verify(black_box(&token), NOW));
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1000)]
 fn rights_of_a_tile(bencher: Bencher) {
     let sessions = sessions(Algorithm::Hs256);
     let session: Arc<Session> = sessions.authorize(&token(&sessions), NOW).expect("valid");

@@ -160,6 +160,21 @@ impl<'a> CookieTokens<'a> {
         self.oversized
     }
 
+    /// Names are compared exactly: browsers do (RFC 6265bis §5.7).
+    fn look_at(&mut self, pair: &'a str, name: &str) {
+        let Some((found, value)) = pair.split_once('=') else {
+            return;
+        };
+        if found.trim_ascii() != name {
+            return;
+        }
+        let value = value.trim_ascii();
+        let bare = value
+            .strip_prefix('"')
+            .and_then(|value| value.strip_suffix('"'));
+        self.push(bare.unwrap_or(value));
+    }
+
     fn push(&mut self, token: &'a str) {
         if token.len() > MAX_TOKEN_LEN {
             self.oversized = true;
@@ -196,23 +211,14 @@ pub fn session_tokens_from_cookies<'a>(
             break;
         }
         left -= header.len();
-        for pair in header.split(|byte| *byte == b';') {
-            let Some(equals) = pair.iter().position(|byte| *byte == b'=') else {
-                continue;
-            };
-            // Names are compared exactly: browsers do (RFC 6265bis §5.7).
-            if pair[..equals].trim_ascii() != name.as_bytes() {
-                continue;
-            }
-            let value = pair[equals + 1..].trim_ascii();
-            let value = value
-                .strip_prefix(b"\"")
-                .and_then(|value| value.strip_suffix(b"\""))
-                .unwrap_or(value);
-            // A JWT is ASCII; anything else is nobody's token.
-            if let Ok(value) = std::str::from_utf8(value) {
-                found.push(value);
-            }
+        // As text when it is text, which is several times as fast; else what of it is.
+        if let Ok(header) = std::str::from_utf8(header) {
+            header.split(';').for_each(|pair| found.look_at(pair, name));
+        } else {
+            header
+                .split(|byte| *byte == b';')
+                .filter_map(|pair| std::str::from_utf8(pair).ok())
+                .for_each(|pair| found.look_at(pair, name));
         }
     }
     found
