@@ -236,6 +236,8 @@ pub fn bearer_token(authorization: &[u8]) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn found<'a>(headers: &[&'a str]) -> Vec<&'a str> {
@@ -344,6 +346,19 @@ mod tests {
                 CookiePolicy::new("tk", Some(domain), true).is_err(),
                 "{domain}"
             );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_makes_the_reader_fall_over(
+            headers in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 0..4),
+            token in "[a-z.]{1,20}",
+        ) {
+            let ours = format!("x=1; tk={token}");
+            let all = headers.iter().map(Vec::as_slice).chain([ours.as_bytes()]);
+            let tokens = session_tokens_from_cookies(all, "tk");
+            prop_assert!(tokens.iter().any(|found| found == token));
         }
     }
 

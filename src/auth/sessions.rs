@@ -177,7 +177,10 @@ impl Sessions {
         let write = move || revocations.end(id, until, now);
         match tokio::task::spawn_blocking(write).await {
             Ok(done) => done,
-            Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+            Err(failed) => match failed.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(EndError::Stopping),
+            },
         }
     }
 
