@@ -9,6 +9,7 @@
 
 mod claims;
 mod cookie;
+mod issued;
 mod keys;
 mod known;
 mod password;
@@ -30,14 +31,15 @@ pub use cookie::{
     CookieError, CookiePolicy, CookieTokens, Scheme, bearer_token, needs_secure,
     session_tokens_from_cookies,
 };
+pub use issued::{BeginError, IssuedSession, RenewError};
 pub use keys::{KeyError, KeyMaterial, KeyRing, KeySettings, Secret};
 pub use password::{HashError, PasswordHash};
 pub use renewal::renewal_due;
 pub use revocation::{EndError, Revocations, RevocationsError};
 pub use session::{Permission, RevocationId, Session};
-pub use sessions::{BeginError, IssuedSession, OpenError, RenewError, SessionSettings, Sessions};
+pub use sessions::{OpenError, SessionSettings, Sessions};
 pub use throttle::{Attempt, Throttle, Throttled};
-pub use token::{LEEWAY, MAX_TOKEN_LEN, MintError};
+pub use token::{LEEWAY, MAX_TOKEN_LEN, MintError, Unverified};
 pub use users::{LoginError, User, Users};
 pub use users_edit::{EditError, add_user, list_users, remove_user};
 pub use users_file::{UsersError, UsersProblem};

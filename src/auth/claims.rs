@@ -282,6 +282,12 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_said_twice_refuses_the_token() {
+        let twice = r#"{"sub": "ada", "exp": 1, "tilesets": [], "tilesets": ["*"]}"#;
+        assert!(serde_json::from_str::<Claims>(twice).is_err());
+    }
+
+    #[test]
     fn dates_may_have_fractions() {
         let claims = read(json!({"sub": "ada", "exp": 1_800_000_000.9, "nbf": 5.0})).unwrap();
         assert_eq!((claims.exp, claims.nbf), (1_800_000_000, Some(5)));

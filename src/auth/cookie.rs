@@ -160,6 +160,21 @@ impl<'a> CookieTokens<'a> {
         self.oversized
     }
 
+    /// Names are compared exactly: browsers do (RFC 6265bis §5.7).
+    fn look_at(&mut self, pair: &'a str, name: &str) {
+        let Some((found, value)) = pair.split_once('=') else {
+            return;
+        };
+        if found.trim_ascii() != name {
+            return;
+        }
+        let value = value.trim_ascii();
+        let bare = value
+            .strip_prefix('"')
+            .and_then(|value| value.strip_suffix('"'));
+        self.push(bare.unwrap_or(value));
+    }
+
     fn push(&mut self, token: &'a str) {
         if token.len() > MAX_TOKEN_LEN {
             self.oversized = true;
@@ -196,23 +211,14 @@ pub fn session_tokens_from_cookies<'a>(
             break;
         }
         left -= header.len();
-        for pair in header.split(|byte| *byte == b';') {
-            let Some(equals) = pair.iter().position(|byte| *byte == b'=') else {
-                continue;
-            };
-            // Names are compared exactly: browsers do (RFC 6265bis §5.7).
-            if pair[..equals].trim_ascii() != name.as_bytes() {
-                continue;
-            }
-            let value = pair[equals + 1..].trim_ascii();
-            let value = value
-                .strip_prefix(b"\"")
-                .and_then(|value| value.strip_suffix(b"\""))
-                .unwrap_or(value);
-            // A JWT is ASCII; anything else is nobody's token.
-            if let Ok(value) = std::str::from_utf8(value) {
-                found.push(value);
-            }
+        // As text when it is text, which is several times as fast; else what of it is.
+        if let Ok(header) = std::str::from_utf8(header) {
+            header.split(';').for_each(|pair| found.look_at(pair, name));
+        } else {
+            header
+                .split(|byte| *byte == b';')
+                .filter_map(|pair| std::str::from_utf8(pair).ok())
+                .for_each(|pair| found.look_at(pair, name));
         }
     }
     found
@@ -230,6 +236,8 @@ pub fn bearer_token(authorization: &[u8]) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn found<'a>(headers: &[&'a str]) -> Vec<&'a str> {
@@ -338,6 +346,19 @@ mod tests {
                 CookiePolicy::new("tk", Some(domain), true).is_err(),
                 "{domain}"
             );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_makes_the_reader_fall_over(
+            headers in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 0..4),
+            token in "[a-z.]{1,20}",
+        ) {
+            let ours = format!("x=1; tk={token}");
+            let all = headers.iter().map(Vec::as_slice).chain([ours.as_bytes()]);
+            let tokens = session_tokens_from_cookies(all, "tk");
+            prop_assert!(tokens.iter().any(|found| found == token));
         }
     }
 

@@ -276,6 +276,20 @@ mod tests {
     }
 
     #[test]
+    fn keys_in_the_form_that_openssl_writes_are_read() {
+        // RFC 8410 §10.
+        let public = "-----BEGIN PUBLIC KEY-----\n\
+            MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n\
+            -----END PUBLIC KEY-----\n";
+        let private = "-----BEGIN PRIVATE KEY-----\n\
+            MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
+            -----END PRIVATE KEY-----\n";
+        assert!(KeyRing::new(vec![ed25519("a", public, Some(private))]).is_ok());
+        let crlf = (public.replace('\n', "\r\n"), private.replace('\n', "\r\n"));
+        assert!(KeyRing::new(vec![ed25519("a", &crlf.0, Some(&crlf.1))]).is_ok());
+    }
+
+    #[test]
     fn every_problem_of_a_list_of_keys_is_told_at_once() {
         let (public, private) = pem_pair();
         let short = KeySettings {

@@ -25,6 +25,10 @@ struct Known {
     used: AtomicBool,
 }
 
+/// How much of a token is hashed: its end, which is the signature and so differs wherever anything
+/// does. (Whatever else ends alike fails the comparison.)
+const TAIL: usize = 64;
+
 /// A shard sits on cache lines of its own: a lock taken next door must not slow this one down.
 #[repr(align(128))]
 struct Shard(RwLock<HashMap<u64, Known, BuildHasherDefault<AlreadyHashed>>>);
@@ -97,7 +101,9 @@ impl KnownTokens {
     }
 
     fn hash(&self, token: &str) -> u64 {
-        xxh3_64_with_seed(token.as_bytes(), self.seed)
+        let bytes = token.as_bytes();
+        let tail = bytes.len().saturating_sub(TAIL);
+        xxh3_64_with_seed(&bytes[tail..], self.seed)
     }
 
     /// By the top bits; the map inside uses the lower ones and the top seven.

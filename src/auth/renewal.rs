@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{RevocationId, Session};
+use super::{LEEWAY, RevocationId, Session};
 use crate::clock::Timestamp;
 
 /// A session is renewed by tile answers no more often than this.
-const SPACING: Duration = Duration::from_secs(60);
+const SPACING: Duration = Duration::from_mins(1);
 /// Sessions whose last renewal is remembered. Past it, renewal by tiles waits for the next minute.
 const CAPACITY: usize = 65_536;
 
@@ -22,6 +22,10 @@ pub(super) fn renewed_until(
 ) -> Option<u64> {
     let auth_time = session.is_ours().then(|| session.auth_time()).flatten()?;
     session.claims().sid.as_ref()?;
+    if Timestamp::from_secs(auth_time) > now + LEEWAY {
+        // A log-in that is still to come would put its end off for ever.
+        return None;
+    }
     let last = (Timestamp::from_secs(auth_time) + max_ttl).secs();
     let until = (now + ttl).secs().min(last);
     (until > session.claims().exp).then_some(until)
@@ -119,6 +123,7 @@ mod tests {
             session(|c| c.iss = Some("app".to_owned())),
             session(|c| c.sid = None),
             session(|c| c.auth_time = None),
+            session(|c| c.auth_time = Some(2_000)),
         ] {
             assert_eq!(until(&stranger, 1_060), None);
             assert!(!due(&stranger, 1_060));

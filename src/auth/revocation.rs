@@ -31,6 +31,9 @@ pub enum EndError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// The server is stopping; it was perhaps not ended.
+    #[error("the server is stopping; the session was perhaps not ended")]
+    Stopping,
     /// It was not ended: there are too many already.
     #[error("{MAX_ENTRIES} sessions are ended and not yet expired; no more are kept")]
     Full,
@@ -120,14 +123,13 @@ impl Revocations {
             let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
             match entries.get(&id) {
                 Some(known) if known.written && known.until >= until => return Ok(()),
-                Some(_) => {}
                 None if entries.len() >= self.capacity => {
                     entries.retain(|_, entry| entry.until > now);
                     if entries.len() >= self.capacity {
                         return Err(EndError::Full);
                     }
                 }
-                None => {}
+                Some(_) | None => {}
             }
             let entry = entries.entry(id).or_insert(Entry {
                 until,
@@ -254,6 +256,33 @@ mod tests {
         drop(revocations);
         let reopened = Revocations::open(Some(&path), NOW).unwrap();
         assert!(reopened.has_ended(&ada), "the second try was written");
+    }
+
+    #[test]
+    fn once_ending_has_returned_no_thread_sees_the_session() {
+        let revocations = Revocations::open(None, NOW).unwrap();
+        let sessions: Vec<_> = (0..200).map(|n| session(&n.to_string())).collect();
+        let ended = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    loop {
+                        let before = ended.load(Ordering::Acquire);
+                        for (n, session) in (0..).zip(&sessions) {
+                            assert!(revocations.has_ended(session) || n >= before);
+                        }
+                        if before == 200 {
+                            break;
+                        }
+                    }
+                });
+            }
+            for session in &sessions {
+                let id = session.revocation_id();
+                revocations.end(id, LATER, NOW).unwrap();
+                ended.fetch_add(1, Ordering::Release);
+            }
+        });
     }
 
     #[test]

@@ -20,8 +20,8 @@ use crate::clock::Timestamp;
 const FORMAT: &str = "tilekeep-revocations 1\n";
 /// Fewer lines than this are never worth a rewrite.
 const SMALL: usize = 1_024;
-/// More than this is not read: forty times the biggest table that is ever written.
-const MAX_BYTES: u64 = 4 << 30;
+/// A bigger file is refused: four times what the fullest table can leave behind.
+const MAX_BYTES: u64 = 512 << 20;
 
 /// The file, open for appending and locked.
 pub(super) struct RevocationFile {
@@ -161,8 +161,11 @@ fn read(file: &File) -> io::Result<Option<Contents>> {
         torn: false,
         entries: HashMap::new(),
     };
+    if file.metadata()?.len() > MAX_BYTES {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
     let mut first = Vec::new();
-    let mut reader = BufReader::new(file.take(MAX_BYTES));
+    let mut reader = BufReader::new(file);
     reader
         .by_ref()
         .take(FORMAT.len() as u64)

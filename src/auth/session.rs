@@ -42,7 +42,7 @@ impl Permission {
 pub struct RevocationId([u8; 16]);
 
 impl RevocationId {
-    /// `sid` and `jti` are unique for their issuer only (OpenID Connect Front-Channel Logout §3,
+    /// `sid` and `jti` are unique for their issuer only (`OpenID` Connect Front-Channel Logout §3,
     /// RFC 7519 §4.1.7), hence `iss`. No claim holds a control character, so NUL separates.
     fn of(claims: &Claims, signed_part: &str) -> Self {
         let issuer = claims.iss.as_deref().unwrap_or("");

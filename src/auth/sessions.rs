@@ -10,10 +10,9 @@ use super::known::KnownTokens;
 use super::renewal::{RenewalGate, renewal_due, renewed_until};
 use super::revocation::RevocationsError;
 use super::{
-    AuthError, Claims, CookieTokens, EndError, Grants, KeyRing, LEEWAY, MintError, NoRandomness,
-    Revocations, Session, hex, random,
+    AuthError, BeginError, Claims, CookieTokens, EndError, Grants, IssuedSession, KeyRing, LEEWAY,
+    MAX_TOKEN_LEN, MintError, NoRandomness, RenewError, Revocations, Session, hex, random,
 };
-use crate::auth::MAX_TOKEN_LEN;
 use crate::clock::Timestamp;
 
 /// What is left of [`MAX_TOKEN_LEN`] for a token beside its cookie's name: browsers bound the sum.
@@ -43,61 +42,6 @@ pub enum OpenError {
     /// No randomness.
     #[error(transparent)]
     Random(#[from] NoRandomness),
-}
-
-/// A session that was begun or renewed.
-#[derive(Clone, PartialEq)]
-pub struct IssuedSession {
-    /// The token: the secret that is the session.
-    pub token: String,
-    /// What it says.
-    pub claims: Claims,
-    /// When it ends.
-    pub expires_at: Timestamp,
-}
-
-impl IssuedSession {
-    /// How long it lasts from now, for a cookie.
-    pub fn max_age(&self, now: Timestamp) -> Duration {
-        self.expires_at.since(now)
-    }
-}
-
-impl fmt::Debug for IssuedSession {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IssuedSession")
-            .field("claims", &self.claims)
-            .field("expires_at", &self.expires_at)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Why a session was not begun.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BeginError {
-    /// The token could not be made.
-    #[error(transparent)]
-    Mint(#[from] MintError),
-    /// No randomness for its ids.
-    #[error(transparent)]
-    Random(#[from] NoRandomness),
-}
-
-/// Why a session was not renewed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RenewError {
-    /// Another made it; another renews it.
-    #[error("this session was not issued here and is renewed by whoever issued it")]
-    NotOurs,
-    /// It lasts as long already as it would after renewal: just renewed, or at its very end.
-    #[error("this session cannot last longer than it does")]
-    NoLater,
-    /// It was ended.
-    #[error("the session was ended")]
-    Revoked,
-    /// The new token could not be made.
-    #[error(transparent)]
-    Begin(#[from] BeginError),
 }
 
 /// All that this server knows of sessions.
@@ -233,7 +177,10 @@ impl Sessions {
         let write = move || revocations.end(id, until, now);
         match tokio::task::spawn_blocking(write).await {
             Ok(done) => done,
-            Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+            Err(failed) => match failed.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(EndError::Stopping),
+            },
         }
     }
 
@@ -291,4 +238,215 @@ impl fmt::Debug for Sessions {
 /// 128 random bits.
 fn id() -> Result<String, NoRandomness> {
     random::<16>().map(|bytes| hex(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{claims, hs256, ring};
+    use super::super::{Scope, session_tokens_from_cookies};
+    use super::*;
+
+    const HOUR: u64 = 3600;
+    const START: u64 = 1_000_000;
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_secs(START + seconds)
+    }
+
+    fn sessions(revocations: Option<PathBuf>) -> Sessions {
+        let settings = SessionSettings {
+            keys: ring(vec![hs256("a")]),
+            ttl: Duration::from_hours(1),
+            max_ttl: Duration::from_hours(10),
+            revocations,
+            known_tokens: 100,
+        };
+        Sessions::open(settings, at(0)).unwrap()
+    }
+
+    fn grants() -> Grants {
+        Grants {
+            tilesets: vec!["world".to_owned()],
+            scope: Some("tiles sign".to_owned()),
+            ..Grants::default()
+        }
+    }
+
+    fn begin(sessions: &Sessions) -> IssuedSession {
+        sessions.begin("ada", &grants(), at(0)).unwrap()
+    }
+
+    #[test]
+    fn a_session_that_was_begun_is_authorized_with_its_rights() {
+        let sessions = sessions(None);
+        let issued = begin(&sessions);
+        assert_eq!(issued.expires_at, at(HOUR));
+        assert_eq!(issued.max_age(at(60)), Duration::from_mins(59));
+        let session = sessions.authorize(&issued.token, at(1)).unwrap();
+        assert_eq!(session.sub(), "ada");
+        assert!(session.is_ours() && session.allows_tileset("world"));
+        assert!(session.scopes().contains(Scope::Sign));
+        assert_eq!(session.claims().sid.as_deref().map(str::len), Some(32));
+        assert_ne!(begin(&sessions).claims.sid, issued.claims.sid);
+    }
+
+    #[test]
+    fn a_known_token_costs_no_second_verification_and_is_the_same_session() {
+        let sessions = sessions(None);
+        let token = begin(&sessions).token;
+        let first = sessions.authorize(&token, at(1)).unwrap();
+        assert!(Arc::ptr_eq(
+            &first,
+            &sessions.authorize(&token, at(2)).unwrap()
+        ));
+        assert_eq!(sessions.known_tokens(), 1);
+        for rubbish in ["", "x", "x.y.z", &format!("{token}x")] {
+            assert!(sessions.authorize(rubbish, at(1)).is_err());
+        }
+        assert_eq!(sessions.known_tokens(), 1, "rubbish is not remembered");
+    }
+
+    #[test]
+    fn a_known_token_expires_all_the_same() {
+        let sessions = sessions(None);
+        let token = begin(&sessions).token;
+        assert!(sessions.authorize(&token, at(HOUR + 29)).is_ok());
+        for now in [HOUR + 30, 2 * HOUR] {
+            let refused = sessions.authorize(&token, at(now)).unwrap_err();
+            assert_eq!(refused, AuthError::Expired);
+        }
+        assert!(sessions.authorize(&token, at(0)).is_ok(), "clock set back");
+    }
+
+    #[tokio::test]
+    async fn ending_a_session_ends_every_token_of_it_and_no_other() {
+        let sessions = sessions(None);
+        let (first, other) = (begin(&sessions), begin(&sessions));
+        let session = sessions.authorize(&first.token, at(1)).unwrap();
+        let renewed = sessions.renew(&session, at(HOUR / 2)).unwrap();
+        let authorize = |token: &str| sessions.authorize(token, at(HOUR / 2));
+        assert!(authorize(&renewed.token).is_ok());
+        sessions.end(&session, at(HOUR / 2)).await.unwrap();
+        for ended in [&first, &renewed] {
+            assert_eq!(authorize(&ended.token).unwrap_err(), AuthError::Revoked);
+        }
+        assert!(authorize(&other.token).is_ok());
+        let late = sessions.renew(&session, at(HOUR / 2)).unwrap_err();
+        assert_eq!(late, RenewError::Revoked, "an answer in flight");
+        assert_eq!(sessions.renew_if_due(&session, at(HOUR - 1)), None);
+    }
+
+    #[tokio::test]
+    async fn a_token_without_any_id_can_be_ended_too() {
+        let sessions = sessions(None);
+        let exp = START + HOUR;
+        let token = sessions.keys().mint(&claims(exp)).unwrap();
+        let other = sessions.keys().mint(&claims(exp + 1)).unwrap();
+        let session = sessions.authorize(&token, at(0)).unwrap();
+        sessions.end(&session, at(0)).await.unwrap();
+        let refused = sessions.authorize(&token, at(0)).unwrap_err();
+        assert_eq!(refused, AuthError::Revoked);
+        assert!(sessions.authorize(&other, at(0)).is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_ended_session_stays_ended_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ended");
+        let before = sessions(Some(path.clone()));
+        let (ended, kept) = (begin(&before), begin(&before));
+        let session = before.authorize(&ended.token, at(1)).unwrap();
+        before.end(&session, at(1)).await.unwrap();
+        drop(before);
+        let after = sessions(Some(path));
+        let refused = after.authorize(&ended.token, at(2)).unwrap_err();
+        assert_eq!(refused, AuthError::Revoked);
+        assert!(after.authorize(&kept.token, at(2)).is_ok());
+    }
+
+    #[test]
+    fn renewals_keep_the_session_and_end_with_max_ttl() {
+        let sessions = sessions(None);
+        let mut issued = begin(&sessions);
+        let first = issued.claims.clone();
+        let mut now = 0;
+        let mut renewals = 0;
+        loop {
+            now += 60;
+            let Ok(session) = sessions.authorize(&issued.token, at(now)) else {
+                break;
+            };
+            if let Some(renewed) = sessions.renew_if_due(&session, at(now)) {
+                renewals += 1;
+                assert_eq!(renewed.claims.sid, first.sid);
+                assert_eq!(renewed.claims.auth_time, first.auth_time);
+                assert_eq!(renewed.claims.tilesets, first.tilesets);
+                assert_ne!(renewed.claims.jti, issued.claims.jti);
+                assert!(renewed.expires_at > issued.expires_at);
+                issued = renewed;
+            }
+        }
+        assert_eq!(issued.expires_at, at(10 * HOUR));
+        assert_eq!(now, 10 * HOUR + 60);
+        assert!((18..=20).contains(&renewals), "{renewals}");
+    }
+
+    #[test]
+    fn tiles_renew_a_session_once_however_many_ask() {
+        let sessions = sessions(None);
+        let session = sessions.authorize(&begin(&sessions).token, at(0)).unwrap();
+        assert_eq!(sessions.renew_if_due(&session, at(HOUR / 2)), None);
+        let now = at(HOUR / 2 + 1);
+        assert!(sessions.renew_if_due(&session, now).is_some());
+        assert_eq!(sessions.renew_if_due(&session, now), None);
+        assert!(sessions.renew(&session, now).is_ok(), "asked for by name");
+    }
+
+    #[test]
+    fn an_applications_token_is_not_renewed() {
+        let sessions = sessions(None);
+        let token = sessions.keys().mint(&claims(START + HOUR)).unwrap();
+        let session = sessions.authorize(&token, at(0)).unwrap();
+        let refused = sessions.renew(&session, at(HOUR / 2 + 1)).unwrap_err();
+        assert_eq!(refused, RenewError::NotOurs);
+    }
+
+    #[test]
+    fn of_several_cookies_the_first_that_verifies_wins() {
+        let sessions = sessions(None);
+        let (ada, second) = (begin(&sessions), begin(&sessions));
+        let stale = sessions.keys().mint(&claims(START - HOUR)).unwrap();
+        let authorize = |header: String| {
+            let tokens = session_tokens_from_cookies([header.as_bytes()], "tk");
+            sessions.authorize_cookies(&tokens, at(0))
+        };
+        let session = authorize(format!(
+            "tk=planted; tk={stale}; tk={}; tk={}",
+            ada.token, second.token
+        ))
+        .unwrap();
+        assert_eq!(session.claims(), &ada.claims);
+        let refusal = |header: String| authorize(header).unwrap_err();
+        assert_eq!(refusal(format!("tk={stale}")), AuthError::Expired);
+        assert_eq!(refusal("other=1".to_owned()), AuthError::Missing);
+        let long = "x".repeat(MAX_TOKEN_LEN + 1);
+        assert_eq!(refusal(format!("tk={long}")), AuthError::TooLong);
+    }
+
+    #[test]
+    fn a_session_that_no_cookie_could_carry_is_not_begun() {
+        let mut many = grants();
+        many.tilesets = (0..230).map(|n| format!("tileset-{n}")).collect();
+        let refused = sessions(None).begin("ada", &many, at(0)).unwrap_err();
+        assert!(matches!(refused, BeginError::Mint(MintError::TooLong(_))));
+    }
+
+    #[test]
+    fn debug_shows_no_token() {
+        let sessions = sessions(None);
+        let issued = begin(&sessions);
+        let shown = format!("{issued:?} {sessions:?}");
+        let signature = issued.token.rsplit_once('.').unwrap().1;
+        assert!(!shown.contains(signature), "{shown}");
+    }
 }

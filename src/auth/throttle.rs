@@ -26,7 +26,7 @@ use crate::clock::Timestamp;
 /// Entries of a table.
 const CAPACITY: usize = 65_536;
 /// How long an address from which somebody logged in is known as theirs.
-const KNOWN_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
+const KNOWN_FOR: Duration = Duration::from_hours(30 * 24);
 
 const PAIR: Rule = Rule::new(5, 60);
 const ADDRESS: Rule = Rule::new(20, 30);
@@ -257,7 +257,7 @@ mod tests {
             assert!(fails(&throttle, "ada", v4(1), at(0)));
         }
         let refused = throttle.attempt("ada", v4(1), at(0)).unwrap_err();
-        assert_eq!(refused.retry_after, Duration::from_secs(60));
+        assert_eq!(refused.retry_after, Duration::from_mins(1));
         assert!(fails(&throttle, "bob", v4(1), at(0)), "another account");
         assert!(fails(&throttle, "ada", v4(2), at(0)), "another address");
         assert!(!fails(&throttle, "ada", v4(1), at(59)));
@@ -323,7 +323,7 @@ mod tests {
             assert!(fails(&throttle, "ada", v4(1), at(500_000)));
         }
         let refused = throttle.attempt("ada", v4(1), at(0)).unwrap_err();
-        assert_eq!(refused.retry_after, Duration::from_secs(60));
+        assert_eq!(refused.retry_after, Duration::from_mins(1));
     }
 
     #[test]

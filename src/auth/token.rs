@@ -61,6 +61,31 @@ impl TokenHeader {
     }
 }
 
+/// What a token claims, whoever made it: to explain a token to a person, and never to decide
+/// anything.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unverified {
+    /// The algorithm that it says it is signed with.
+    pub alg: String,
+    /// The key that it names.
+    pub kid: Option<String>,
+    /// Its payload as it is.
+    pub claims: serde_json::Value,
+}
+
+impl Unverified {
+    /// Reads a token of at most [`MAX_TOKEN_LEN`] bytes; `None` for what is no JWT.
+    pub fn read(token: &str) -> Option<Self> {
+        if token.len() > MAX_TOKEN_LEN {
+            return None;
+        }
+        let TokenHeader { alg, kid, .. } = TokenHeader::of(token)?;
+        let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+        let claims = serde_json::from_slice(&payload).ok()?;
+        Some(Self { alg, kid, claims })
+    }
+}
+
 impl KeyRing {
     /// Verifies a token: its size, signature, claims, and time. Revocations are not asked; see
     /// [`Sessions::authorize`](super::Sessions::authorize), which also remembers.
@@ -303,6 +328,15 @@ mod tests {
         many.tilesets = (0..400).map(|n| format!("tileset-{n}")).collect();
         assert!(matches!(keys.mint(&many), Err(MintError::TooLong(_))));
         assert_eq!(keys.verify("", NOW).unwrap_err(), AuthError::Missing);
+    }
+
+    #[test]
+    fn a_token_that_nobody_here_signed_can_still_be_explained() {
+        let header = json!({"alg": "none", "kid": "x"});
+        let read = Unverified::read(&forged(&header, &payload(), b"")).unwrap();
+        assert_eq!((&*read.alg, read.kid.as_deref()), ("none", Some("x")));
+        assert_eq!(read.claims, payload());
+        assert_eq!(Unverified::read("x.y"), None);
     }
 
     proptest! {

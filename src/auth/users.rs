@@ -203,7 +203,11 @@ impl Users {
         };
         match tokio::task::spawn_blocking(check).await {
             Ok(outcome) => outcome.ok_or(LoginError::Refused),
-            Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+            Err(failed) => match failed.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The server is stopping.
+                Err(_) => Err(LoginError::Busy),
+            },
         }
     }
 

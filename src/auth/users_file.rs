@@ -130,7 +130,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<User>, Vec<UsersProblem>> {
             problems.add(value.span().start, "`users` is a list: write [[users]]");
             continue;
         };
-        for entry in entries.iter() {
+        for entry in entries {
             let at = entry.span().start;
             let Some(table) = entry.get_ref().as_table() else {
                 problems.add(at, "a user is a table: write [[users]]");
@@ -173,8 +173,8 @@ impl Problems<'_> {
     }
 
     fn line(&self, at: usize) -> usize {
-        let before = &self.text.as_bytes()[..at.min(self.text.len())];
-        1 + before.iter().filter(|byte| **byte == b'\n').count()
+        let before = self.text.get(..at).unwrap_or(self.text);
+        1 + before.matches('\n').count()
     }
 }
 

@@ -72,7 +72,7 @@ pub fn source(status: CacheStatus) -> Source {
         CacheStatus::Hit { tier: TierLabel::Memory, .. } => Source::StaleMemory,
         CacheStatus::Hit { tier: TierLabel::Disk, ttl } if ttl >= 0 => Source::Disk,
         CacheStatus::Hit { tier: TierLabel::Disk, .. } => Source::StaleDisk,
-        CacheStatus::Fetched { collapsed: true }
+        CacheStatus::Fetched { collapsed: true, .. }
         | CacheStatus::Revalidated { collapsed: true, .. } => Source::Collapsed,
         CacheStatus::Fetched { .. } => Source::Origin,
         CacheStatus::Revalidated { .. } => Source::Revalidated,

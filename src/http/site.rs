@@ -192,8 +192,9 @@ struct LoginQuery {
 }
 
 /// `GET /login`.
-async fn login(State(site): State<Arc<Site>>, query: Option<Query<LoginQuery>>) -> Response {
-    let next = query.map(|Query(query)| query.next).unwrap_or_default();
+async fn login(State(site): State<Arc<Site>>, OriginalUri(uri): OriginalUri) -> Response {
+    // A query that cannot be read leads to the front page, not to an error.
+    let next = Query::<LoginQuery>::try_from_uri(&uri).map(|q| q.0.next).unwrap_or_default();
     let page = site.login_page(session::same_origin(&next));
     html(StatusCode::OK, page.to_html(), &LoginPage::content_security_policy())
 }
