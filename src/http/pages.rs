@@ -327,6 +327,7 @@ fn tile_at(zoom: u8, longitude: f64, latitude: f64) -> (u32, u32) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -147,7 +147,10 @@
           if (!isGliding) { gliding = false; map._moveEnd(true); }
         });
       },
-      jump({ lat, lng, zoom }) { quietly(() => map.setView([lat, lng], zoom, { animate: false })); },
+      jump({ lat, lng, zoom }) {
+        gliding = false;
+        quietly(() => { map._stop(); map.setView([lat, lng], zoom, { reset: true, animate: false }); });
+      },
       fit([west, south, east, north]) { quietly(() => map.fitBounds([[south, west], [north, east]], { animate: false })); },
       together(isTogether) {
         map.options.zoomSnap = isTogether ? 0 : 1;

@@ -77,8 +77,8 @@
         const to = map.project([longitude(x + 1), latitude(y + 1)]);
         const size = to.x - from.x;
         // A label whose corner is out of sight slides into it, as far as its tile goes.
-        const slide = (at) => Math.max(0, Math.min(-at, size - 130));
-        TK.provenance.paint(context, from.x, from.y, size, records.get(nameOf(tile)), nameOf(tile), slide(from.x), slide(from.y));
+        const slide = (at, room) => Math.max(0, Math.min(-at, size - room));
+        TK.provenance.paint(context, from.x, from.y, size, records.get(nameOf(tile)), nameOf(tile), slide(from.x, 130), slide(from.y, 52));
       }
     };
     map.on('render', drawMarks);

@@ -125,9 +125,11 @@
 
   const others = (name) => active().filter((one) => one !== name).map((one) => panes[one]).filter(Boolean);
   const eventsOf = (name) => ({
-    moved: (view) => { for (const pane of others(name)) pane.follow(view, true); },
+    moved: (view) => { if (active().includes(name)) for (const pane of others(name)) pane.follow(view, true); },
     zooming: (view) => { for (const pane of others(name)) pane.glide?.(view); },
     settled: (view) => {
+      // A map that has just been hidden is told of its new size, and says that it moved.
+      if (!active().includes(name)) return;
       for (const pane of others(name)) pane.follow(view, false);
       state.view = view;
       writeHash();
