@@ -23,9 +23,9 @@ export const decode = (r, g, b) => -OFFSET + (r * 65536 + g * 256 + b) * UNIT;
  */
 export const steps = (zoom) =>
   zoom >= 5
-    ? [[50, 10], [200, 25], [Infinity, 50]]
+    ? [[50, 10], [Infinity, 50]]
     : zoom === 4
-      ? [[100, 25], [Infinity, 50]]
+      ? [[200, 50], [Infinity, 100]]
       : [[500, 50], [Infinity, 100]];
 
 /** Rounds a distance (kilometres, not negative) to its class. The class at the coast is half a step, not 0, which would lose the sign. */

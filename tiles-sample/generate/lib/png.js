@@ -63,32 +63,19 @@ export function encodeIndexed(width, height, indices, palette) {
   return assemble(width, height, depth, 3, [rows], Uint8Array.from(colours));
 }
 
-/** `rgb` is three bytes a pixel. Each PNG filter is tried on the whole image and the smallest result kept. */
+/** `rgb` is three bytes a pixel. Flat areas compress best unfiltered, gradients as differences: the smaller is kept. */
 export function encodeRgb(width, height, rgb) {
-  const candidates = [0, 1, 2, 4].map((filter) => filtered(width * 3, height, rgb, filter));
-  return assemble(width, height, 8, 2, candidates);
-}
-
-function filtered(line, height, rgb, filter) {
-  const out = new Uint8Array((line + 1) * height);
+  const line = width * 3;
+  const plain = new Uint8Array((line + 1) * height);
+  const sub = new Uint8Array((line + 1) * height);
   for (let y = 0; y < height; y++) {
-    out[y * (line + 1)] = filter;
+    const row = y * (line + 1);
+    sub[row] = 1;
     for (let i = 0; i < line; i++) {
-      const at = y * line + i;
-      const left = i >= 3 ? rgb[at - 3] : 0;
-      const up = y > 0 ? rgb[at - line] : 0;
-      const corner = y > 0 && i >= 3 ? rgb[at - line - 3] : 0;
-      const guess = filter === 0 ? 0 : filter === 1 ? left : filter === 2 ? up : paeth(left, up, corner);
-      out[y * (line + 1) + 1 + i] = rgb[at] - guess;
+      const value = rgb[y * line + i];
+      plain[row + 1 + i] = value;
+      sub[row + 1 + i] = i >= 3 ? value - rgb[y * line + i - 3] : value;
     }
   }
-  return out;
-}
-
-function paeth(left, up, corner) {
-  const p = left + up - corner;
-  const a = Math.abs(p - left);
-  const b = Math.abs(p - up);
-  const c = Math.abs(p - corner);
-  return a <= b && a <= c ? left : b <= c ? up : corner;
+  return assemble(width, height, 8, 2, [plain, sub]);
 }
