@@ -20,6 +20,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::ConfigProblems;
 use crate::log::{LogError, colour_on_stderr};
+use crate::tile::Bounds;
 
 /// A caching map-tile server for private S3 buckets.
 ///
@@ -177,6 +178,16 @@ fn print(text: &str) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// Reads `west,south,east,north`.
+fn bounds(text: &str) -> Result<Bounds, String> {
+    let numbers: Result<Vec<f64>, _> = text.split(',').map(|n| n.trim().parse()).collect();
+    let four: [f64; 4] = numbers
+        .ok()
+        .and_then(|numbers| numbers.try_into().ok())
+        .ok_or("write four numbers: west,south,east,north, like 5.8,45.8,10.6,47.9")?;
+    Bounds::new(four).map_err(|error| error.to_string())
 }
 
 /// A runtime for the commands that serve.

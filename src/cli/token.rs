@@ -62,7 +62,7 @@ pub(super) struct MintArgs {
     maxzoom: Option<u8>,
 
     /// The area that it opens: west,south,east,north in degrees. Without it: all.
-    #[arg(long, value_name = "W,S,E,N", allow_hyphen_values = true, value_parser = bounds)]
+    #[arg(long, value_name = "W,S,E,N", allow_hyphen_values = true, value_parser = super::bounds)]
     bounds: Option<Bounds>,
 
     /// Its quota class. Without it: the first one of the configuration.
@@ -142,15 +142,6 @@ fn claims(args: &MintArgs, ttl: Duration, id: [u8; 16], now: Timestamp) -> Value
         claims["quota"] = quota.as_str().into();
     }
     claims
-}
-
-fn bounds(text: &str) -> Result<Bounds, String> {
-    let numbers: Result<Vec<f64>, _> = text.split(',').map(|n| n.trim().parse()).collect();
-    let four: [f64; 4] = numbers
-        .ok()
-        .and_then(|numbers| numbers.try_into().ok())
-        .ok_or("write four numbers: west,south,east,north, like 5.8,45.8,10.6,47.9")?;
-    Bounds::new(four).map_err(|error| error.to_string())
 }
 
 fn inspect(args: &InspectArgs, now: Timestamp) -> Result<(), Failure> {

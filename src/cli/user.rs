@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::{Failure, print, prompt};
 use crate::config;
+use crate::tile::{Bounds, MAX_ZOOM};
 
 /// Add, remove or list the people of the log-in page.
 ///
@@ -48,6 +49,14 @@ pub(super) struct AddArgs {
     #[arg(long, value_name = "CLASS")]
     quota: Option<String>,
 
+    /// The deepest zoom to open. Without it: all.
+    #[arg(long, value_name = "ZOOM", value_parser = clap::value_parser!(u8).range(0..=i64::from(MAX_ZOOM)))]
+    maxzoom: Option<u8>,
+
+    /// The area to open: west,south,east,north in degrees. Without it: all.
+    #[arg(long, value_name = "W,S,E,N", allow_hyphen_values = true, value_parser = super::bounds)]
+    bounds: Option<Bounds>,
+
     /// Read the password from the first line of standard input.
     #[arg(long)]
     password_stdin: bool,
@@ -81,7 +90,7 @@ pub(super) struct ListArgs {
     #[command(flatten)]
     file: UsersFileArgs,
 
-    /// Print a JSON array of {name, tilesets, scope, quota}.
+    /// Print a JSON array of {name, tilesets, scope, maxzoom, bounds, quota}.
     #[arg(long)]
     json: bool,
 }
@@ -125,6 +134,8 @@ struct NewUser {
     tilesets: Vec<String>,
     /// Separated by spaces, as in a token.
     scope: String,
+    maxzoom: Option<u8>,
+    bounds: Option<Bounds>,
     quota: Option<String>,
 }
 
@@ -143,6 +154,10 @@ struct ListedUser {
     tilesets: Vec<String>,
     scope: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    maxzoom: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bounds: Option<[f64; 4]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     quota: Option<String>,
 }
 
@@ -155,6 +170,8 @@ pub(super) fn run(command: UserCommand) -> Result<(), Failure> {
                 name: args.name,
                 tilesets: args.tilesets,
                 scope: args.scope.join(" "),
+                maxzoom: args.maxzoom,
+                bounds: args.bounds,
                 quota: args.quota,
             };
             add(&file, &user, args.replace)?;
@@ -180,15 +197,22 @@ pub(super) fn run(command: UserCommand) -> Result<(), Failure> {
 
 /// One line a person.
 fn table(users: &[ListedUser]) -> String {
-    let row = |name: &str, tilesets: &str, scope: &str, quota: &str| {
-        format!("{name:<24}  {tilesets:<32}  {scope:<24}  {quota}")
-            .trim_end()
-            .to_owned()
+    let row = |[name, tilesets, scope, quota, limits]: [&str; 5]| {
+        let row = format!("{name:<24}  {tilesets:<24}  {scope:<16}  {quota:<12}  {limits}");
+        row.trim_end().to_owned()
     };
-    let mut lines = vec![row("NAME", "TILESETS", "SCOPE", "QUOTA")];
+    let mut lines = vec![row(["NAME", "TILESETS", "SCOPE", "QUOTA", "LIMITS"])];
     lines.extend(users.iter().map(|user| {
-        let quota = user.quota.as_deref().unwrap_or_default();
-        row(&user.name, &user.tilesets.join(","), &user.scope, quota)
+        let zoom = user.maxzoom.map(|zoom| format!("zoom 0-{zoom}"));
+        let area = user.bounds.map(|area| format!("inside of {area:?}"));
+        let limits: Vec<_> = zoom.into_iter().chain(area).collect();
+        row([
+            &user.name,
+            &user.tilesets.join(","),
+            &user.scope,
+            user.quota.as_deref().unwrap_or_default(),
+            &limits.join(", "),
+        ])
     }));
     lines.join("\n")
 }
@@ -209,7 +233,8 @@ fn name(text: &str) -> Result<String, String> {
 
 /// Writes a person into the file, which need not exist yet. `replace`: one of that name may be there.
 fn add(_file: &Path, user: &NewUser, _replace: bool) -> Result<(), Failure> {
-    let _ = (&user.password, &user.tilesets, &user.scope, &user.quota);
+    let _ = (&user.password, &user.tilesets, &user.scope);
+    let _ = (&user.maxzoom, &user.bounds, &user.quota);
     Err(cannot())
 }
 
@@ -259,6 +284,8 @@ mod tests {
             name: "anna".into(),
             tilesets: vec!["w".into(), "v".into()],
             scope: "tiles".into(),
+            maxzoom: Some(8),
+            bounds: None,
             quota: None,
         };
         let table = table(&[user]);
@@ -266,6 +293,6 @@ mod tests {
             table.lines().nth(1).unwrap().starts_with("anna  "),
             "{table}"
         );
-        assert!(table.ends_with("tiles"), "{table}");
+        assert!(table.ends_with("zoom 0-8"), "{table}");
     }
 }

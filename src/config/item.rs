@@ -226,22 +226,18 @@ impl Item<'_> {
     }
 
     fn variable(&self) -> Option<SecretValue> {
+        const REMEDY: &str = "set it for the server's process, or check the name";
         let name = self.word()?;
-        let part = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-        if !name.bytes().all(part) || name.len() > 100 {
-            // It may be the secret itself: not repeated.
-            return self.refuse(
-                "is not the name of an environment variable",
-                "name a variable here, in letters, digits and `_`; a secret in clear stands without { env = … }",
-            );
+        if let Some(value) = (self.reader.around.env)(&name) {
+            return self.filled(&value);
         }
-        match (self.reader.around.env)(&name) {
-            Some(value) => self.filled(&value),
-            None => self.refuse(
-                format!("names the environment variable {name}, which is not set"),
-                "set it for the server's process",
-            ),
+        // What does not look like a name may be the secret itself: not repeated.
+        let part = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
+        if name.bytes().all(part) {
+            let what = format!("names the environment variable {name}, which is not set");
+            return self.refuse(what, REMEDY);
         }
+        self.refuse("names an environment variable that is not set", REMEDY)
     }
 
     fn filled(&self, text: &str) -> Option<SecretValue> {

@@ -112,13 +112,20 @@ pub(super) fn locate(text: &str, offset: usize) -> (usize, usize) {
 pub(super) fn syntax(text: &str, message: &str, span: Option<Range<usize>>) -> Problem {
     let at = span.map(|span| span.start.min(text.len()));
     let place = at.map(|at| locate(text, at));
+    let unquoted = ["float", "integer", "number", "date", "unquoted", "literal"]
+        .iter()
+        .any(|kind| message.contains(kind));
     Problem {
         line: place.map(|(line, _)| line),
         column: place.map(|(_, column)| column),
         section: String::new(),
         key: String::new(),
         what: format!("this is not TOML: {message}"),
-        remedy: String::new(),
+        remedy: if unquoted {
+            "addresses, durations, sizes and every other text stand in quotes".to_owned()
+        } else {
+            String::new()
+        },
         excerpt: at.map_or_else(String::new, |at| excerpt(text, at)),
     }
 }
@@ -126,21 +133,35 @@ pub(super) fn syntax(text: &str, message: &str, span: Option<Range<usize>>) -> P
 /// Words in a line that keep it from being shown.
 const SECRETIVE: [&str; 5] = ["secret", "token", "key", "passw", "redis"];
 
-/// The line around `at` with a mark below, unless a secret may be in it: beside a word that says so, or
-/// inside of a text of several lines, where no key tells what the line is.
+/// The line around `at` with a mark below, unless a secret may be in it: beside or below a word that says
+/// so, inside of a text of several lines, or where the line does not begin with the key that it is about.
 fn excerpt(text: &str, at: usize) -> String {
     let Some(before) = text.get(..at) else {
         return String::new();
     };
+    let (above, _) = before.rsplit_once('\n').unwrap_or_default();
     let start = before.rfind('\n').map_or(0, |newline| newline + 1);
     let line = text[start..].lines().next().unwrap_or_default();
-    let several_lines = text[..start].contains("\"\"\"") || text[..start].contains("'''");
-    let lower = line.to_ascii_lowercase();
-    if several_lines || line.len() > 200 || SECRETIVE.iter().any(|word| lower.contains(word)) {
-        return String::new();
-    }
-    // A secret whose key stands on a line above, in an array or a table that is still open.
-    if !lower.contains('=') && !lower.trim_start().starts_with('[') {
+    let says_secret = |line: &str| {
+        let lower = line.to_ascii_lowercase();
+        SECRETIVE.iter().any(|word| lower.contains(word))
+    };
+    let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let begins = line.trim_start();
+    let has_key = begins.starts_with(bare)
+        && begins
+            .trim_start_matches(bare)
+            .trim_start()
+            .starts_with('=');
+    let is_header = begins.starts_with('[') && !line.contains(['"', '\'']);
+    let last_above = above.lines().rfind(|line| !line.trim().is_empty());
+    if above.contains("\"\"\"")
+        || above.contains("'''")
+        || says_secret(line)
+        || last_above.is_some_and(says_secret)
+        || !(has_key || is_header)
+        || line.len() > 200
+    {
         return String::new();
     }
     let (number, column) = locate(text, at);
@@ -175,5 +196,7 @@ mod tests {
         assert_eq!(shown("x = { id = \"a\", Secret = \"hunter2"), "");
         assert_eq!(shown("a = '''\nhunter = 2"), "");
         assert_eq!(shown("keys = [\n\"hunter2"), "");
+        assert_eq!(shown("keys = [{ secret =\n\n  hunter2= x"), "");
+        assert_eq!(shown("x = [\n  { id = \"a\",\n  \"hunter2=\" x"), "");
     }
 }
