@@ -139,7 +139,9 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
     app.shutdown.on_signals().map_err(AppError::Signals)?;
     let Addresses { public, admin, tls } = app.addresses;
     let scheme = if tls { "https" } else { "http" };
-    tracing::info!("tiles and pages on {scheme}://{public}/, metrics and health on http://{admin}/");
+    tracing::info!(
+        "tiles and pages on {scheme}://{public}/, metrics and health on http://{admin}/"
+    );
     app.run().await;
     Ok(())
 }
@@ -184,13 +186,21 @@ impl App {
             clock,
             metrics: metrics.clone(),
         });
-        let site = Site { parts: parts.clone(), users, demo: provided.demo };
+        let site = Site {
+            parts: parts.clone(),
+            users,
+            demo: provided.demo,
+        };
         let admin_parts = AdminParts {
             metrics: metrics.clone(),
             cache: cache.clone(),
             shutdown: ending.clone(),
             listen: addresses.admin,
-            token: config.server.admin_token.as_ref().map(|token| Secret::new(token.expose())),
+            token: config
+                .server
+                .admin_token
+                .as_ref()
+                .map(|token| Secret::new(token.expose())),
         };
         let grace = config.server.shutdown_grace;
         let server = |listener, tls| Server {
@@ -241,7 +251,9 @@ impl App {
             let side = public_side.clone();
             async move { side.handle(peer, request).await }
         });
-        let admin = self.admin.run(move |_, request| admin::answer(admin_side.clone(), request));
+        let admin = self
+            .admin
+            .run(move |_, request| admin::answer(admin_side.clone(), request));
         tokio::join!(public, admin);
         if let Some(disk) = self.cache.disk() {
             disk.close(self.grace).await;
@@ -251,7 +263,13 @@ impl App {
 }
 
 async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, AppError> {
-    TcpListener::bind(address).await.map_err(|source| AppError::Listen { key, address, source })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| AppError::Listen {
+            key,
+            address,
+            source,
+        })
 }
 
 /// The port that was taken where 0 was asked for.
@@ -284,7 +302,10 @@ async fn s3_origin(
             origin = origin.with_tileset_client(tileset.tileset.name(), &client);
         }
     }
-    Ok(Arc::new(Limited::new(origin, LimitSettings::new(config.origin.concurrency))))
+    Ok(Arc::new(Limited::new(
+        origin,
+        LimitSettings::new(config.origin.concurrency),
+    )))
 }
 
 fn tile_cache(
@@ -296,7 +317,10 @@ fn tile_cache(
     let cache = &config.cache;
     let disk = match &cache.disk_path {
         Some(path) if cache.disk > 0 => {
-            let settings = DiskSettings { path: path.clone(), capacity: cache.disk };
+            let settings = DiskSettings {
+                path: path.clone(),
+                capacity: cache.disk,
+            };
             Some(DiskTier::open(settings)?)
         }
         _ => None,
@@ -317,11 +341,7 @@ fn tile_cache(
     Ok(TileCache::new(parts, origin))
 }
 
-fn sessions(
-    config: &Config,
-    keys: Option<KeyRing>,
-    clock: &Clock,
-) -> Result<Sessions, AppError> {
+fn sessions(config: &Config, keys: Option<KeyRing>, clock: &Clock) -> Result<Sessions, AppError> {
     let keys = match keys {
         Some(keys) => keys,
         None if config.session.keys.is_empty() => KeyRing::ephemeral()?,
@@ -348,29 +368,51 @@ fn sessions(
 
 /// Where ended sessions are remembered.
 fn ended_sessions(config: &Config) -> Option<PathBuf> {
-    let beside_users = config.login.users_file.as_ref().and_then(|file| file.parent());
-    let in_cache = config.cache.disk_path.as_deref().filter(|_| config.cache.disk > 0);
-    beside_users.or(in_cache).map(|folder| folder.join(ENDED_SESSIONS))
+    let beside_users = config
+        .login
+        .users_file
+        .as_ref()
+        .and_then(|file| file.parent());
+    let in_cache = config
+        .cache
+        .disk_path
+        .as_deref()
+        .filter(|_| config.cache.disk > 0);
+    beside_users
+        .or(in_cache)
+        .map(|folder| folder.join(ENDED_SESSIONS))
 }
 
 /// A configured key, as the sessions take it.
 pub fn key_settings(key: &config::SessionKey) -> KeySettings {
     let material = match &key.material {
-        config::KeyMaterial::Secret(secret) => {
-            KeyMaterial::Hs256 { secret: Secret::new(secret.expose()) }
-        }
+        config::KeyMaterial::Secret(secret) => KeyMaterial::Hs256 {
+            secret: Secret::new(secret.expose()),
+        },
         config::KeyMaterial::Ed25519 { public, private } => KeyMaterial::Ed25519 {
             public_key: Secret::new(public.as_str()),
-            private_key: private.as_ref().map(|private| Secret::new(private.expose())),
+            private_key: private
+                .as_ref()
+                .map(|private| Secret::new(private.expose())),
         },
     };
-    KeySettings { id: key.id.clone(), material }
+    KeySettings {
+        id: key.id.clone(),
+        material,
+    }
 }
 
 fn front(config: &Config, addresses: Addresses) -> Result<Front, CookieError> {
     let public = config.server.public_url.as_ref().map(|url| {
-        let scheme = if url.is_https() { Scheme::Https } else { Scheme::Http };
-        let authority = url.as_str().split_once("://").map_or("", |(_, authority)| authority);
+        let scheme = if url.is_https() {
+            Scheme::Https
+        } else {
+            Scheme::Http
+        };
+        let authority = url
+            .as_str()
+            .split_once("://")
+            .map_or("", |(_, authority)| authority);
         (scheme, authority.to_owned())
     });
     Front::new(FrontSettings {
@@ -385,5 +427,9 @@ fn front(config: &Config, addresses: Addresses) -> Result<Front, CookieError> {
 
 fn cors(config: &Config) -> Cors {
     let origins = &config.server.cors_origins;
-    Cors::new(origins.iter().filter_map(|origin| origin.as_str().parse().ok()))
+    Cors::new(
+        origins
+            .iter()
+            .filter_map(|origin| origin.as_str().parse().ok()),
+    )
 }

@@ -5,7 +5,6 @@
 
 #[cfg(feature = "demo")]
 mod demo;
-mod pending;
 mod prompt;
 mod serve;
 mod token;

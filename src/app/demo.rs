@@ -9,7 +9,9 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::{App, AppError, Provided};
-use crate::auth::{Grants, KeyMaterial, KeyRing, KeySettings, PasswordHash, Scope, Secret, User, Users};
+use crate::auth::{
+    Grants, KeyMaterial, KeyRing, KeySettings, PasswordHash, Scope, Secret, User, Users,
+};
 use crate::aws::CredentialSource;
 use crate::config::{Aws, CacheConfig, Config, Server, TilesetConfig};
 use crate::embedded_s3::{BucketSettings, BucketSource, EmbeddedS3, EmbeddedS3Settings};
@@ -47,7 +49,9 @@ pub async fn demo(options: DemoOptions) -> Result<(), AppError> {
         buckets: vec![BucketSettings::private(BUCKET, BucketSource::Samples)],
         ..EmbeddedS3Settings::default()
     };
-    let s3 = EmbeddedS3::start(settings).await.map_err(|e| failed("the embedded S3 endpoint", &e))?;
+    let s3 = EmbeddedS3::start(settings)
+        .await
+        .map_err(|e| failed("the embedded S3 endpoint", &e))?;
     let provided = Provided {
         credentials: CredentialSource::Keys(s3.keys().clone()),
         keys: Some(key_ring(folder, options.data_dir.is_some())?),
@@ -97,15 +101,25 @@ fn key_ring(folder: &Path, stays: bool) -> Result<KeyRing, AppError> {
             use std::os::unix::fs::OpenOptionsExt as _;
             let secret: [u8; 32] = crate::auth::random()?;
             let mut options = std::fs::OpenOptions::new();
-            let mut file =
-                options.write(true).create_new(true).mode(0o600).open(&path).map_err(trouble)?;
+            let mut file = options
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)
+                .map_err(trouble)?;
             file.write_all(&secret).map_err(trouble)?;
             secret.to_vec()
         }
         Err(error) => return Err(trouble(error)),
     };
-    let material = KeyMaterial::Hs256 { secret: Secret::new(secret) };
-    KeyRing::new(vec![KeySettings { id: "demo".into(), material }]).map_err(AppError::Keys)
+    let material = KeyMaterial::Hs256 {
+        secret: Secret::new(secret),
+    };
+    KeyRing::new(vec![KeySettings {
+        id: "demo".into(),
+        material,
+    }])
+    .map_err(AppError::Keys)
 }
 
 fn demo_user() -> Result<User, AppError> {
@@ -191,15 +205,20 @@ fn tileset(name: &str, format: TileFormat, members: Value) -> Option<TilesetConf
         tilejson,
     });
     let tileset = Arc::new(tileset.ok()?);
-    Some(TilesetConfig { tileset, assume_role: None })
+    Some(TilesetConfig {
+        tileset,
+        assume_role: None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn all_three_tilesets_are_sound() {
-        let names: Vec<_> =
-            super::tilesets().iter().map(|t| t.tileset.name().to_owned()).collect();
+        let names: Vec<_> = super::tilesets()
+            .iter()
+            .map(|t| t.tileset.name().to_owned())
+            .collect();
         assert_eq!(names, ["world", "values", "countries"]);
     }
 }

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::pending as app;
 use super::{Failure, runtime};
-use crate::log;
+use crate::{app, log};
 
 /// Try it: everything on this machine, nothing to configure.
 ///

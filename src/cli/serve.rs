@@ -2,10 +2,9 @@
 
 use clap::Args;
 
-use super::pending as app;
 use super::{ConfigArg, Failure, runtime};
 use crate::config::Config;
-use crate::log;
+use crate::{app, log};
 
 /// Serve the tilesets of a configuration file.
 ///

@@ -9,6 +9,8 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::{ConfigArg, Failure, print};
+use crate::app::key_settings;
+use crate::auth::{Claims, KeyRing};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::tile::{Bounds, MAX_ZOOM};
@@ -213,15 +215,28 @@ struct Parts {
 }
 
 /// Signs claims with the first of the configuration's keys that can.
-fn sign(_config: &Config, _claims: Value) -> Result<String, Failure> {
-    Err(Failure::Failed("this build cannot sign tokens".to_owned()))
+fn sign(config: &Config, claims: Value) -> Result<String, Failure> {
+    let claims: Claims =
+        serde_json::from_value(claims).map_err(|error| Failure::Failed(error.to_string()))?;
+    keys(config)?
+        .mint(&claims)
+        .map_err(|error| Failure::failed(&error))
 }
 
 /// Checks a token as the server would, revocations aside.
-fn verify(_config: &Config, _token: &str, _now: Timestamp) -> Result<(), Failure> {
-    Err(Failure::Failed(
-        "this build cannot check signatures".to_owned(),
-    ))
+fn verify(config: &Config, token: &str, now: Timestamp) -> Result<(), Failure> {
+    match keys(config)?.verify(token, now) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failure::failed(&error)),
+    }
+}
+
+fn keys(config: &Config) -> Result<KeyRing, Failure> {
+    let settings = config.session.keys.iter().map(key_settings).collect();
+    KeyRing::new(settings).map_err(|problems| {
+        let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        Failure::Failed(problems.join("; "))
+    })
 }
 
 #[cfg(test)]

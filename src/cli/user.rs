@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 
 use super::{Failure, print, prompt};
+use crate::auth::{self, Grants};
 use crate::config;
 use crate::tile::{Bounds, MAX_ZOOM};
 
@@ -232,24 +233,38 @@ fn name(text: &str) -> Result<String, String> {
 }
 
 /// Writes a person into the file, which need not exist yet. `replace`: one of that name may be there.
-fn add(_file: &Path, user: &NewUser, _replace: bool) -> Result<(), Failure> {
-    let _ = (&user.password, &user.tilesets, &user.scope);
-    let _ = (&user.maxzoom, &user.bounds, &user.quota);
-    Err(cannot())
+fn add(file: &Path, user: &NewUser, replace: bool) -> Result<(), Failure> {
+    let grants = Grants {
+        tilesets: user.tilesets.clone(),
+        scope: Some(user.scope.clone()),
+        maxzoom: user.maxzoom,
+        bounds: user.bounds,
+        quota: user.quota.clone(),
+    };
+    if replace && list(file)?.iter().any(|listed| listed.name == user.name) {
+        remove(file, &user.name)?;
+    }
+    auth::add_user(file, &user.name, &user.password, &grants)
+        .map_err(|error| Failure::failed(&error))
 }
 
 /// Takes a person out; that there is none of that name is a failure.
-fn remove(_file: &Path, _name: &str) -> Result<(), Failure> {
-    Err(cannot())
+fn remove(file: &Path, name: &str) -> Result<(), Failure> {
+    auth::remove_user(file, name).map_err(|error| Failure::failed(&error))
 }
 
 /// Everyone in the file.
-fn list(_file: &Path) -> Result<Vec<ListedUser>, Failure> {
-    Err(cannot())
-}
-
-fn cannot() -> Failure {
-    Failure::Failed("this build cannot edit users".to_owned())
+fn list(file: &Path) -> Result<Vec<ListedUser>, Failure> {
+    let users = auth::list_users(file).map_err(|error| Failure::failed(&error))?;
+    let listed = users.into_iter().map(|user| ListedUser {
+        name: user.name,
+        tilesets: user.grants.tilesets,
+        scope: user.grants.scope.unwrap_or_else(|| "tiles".to_owned()),
+        maxzoom: user.grants.maxzoom,
+        bounds: user.grants.bounds.map(Bounds::to_array),
+        quota: user.grants.quota,
+    });
+    Ok(listed.collect())
 }
 
 #[cfg(test)]

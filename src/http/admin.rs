@@ -81,7 +81,10 @@ fn admit(parts: &AdminParts, path: &str, headers: &HeaderMap) -> Result<(), Http
         Some(site) => !same_origin(site),
         // Browsers without Fetch Metadata send `Origin` with what can change anything.
         None => headers.get(ORIGIN).is_some_and(|origin| {
-            let own = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+            let own = origin
+                .to_str()
+                .ok()
+                .and_then(|origin| origin.split_once("://"));
             own.is_none_or(|(_, authority)| Some(authority) != host)
         }),
     };
@@ -92,7 +95,9 @@ fn admit(parts: &AdminParts, path: &str, headers: &HeaderMap) -> Result<(), Http
     let probe = matches!(path, "/healthz" | "/readyz");
     match &parts.token {
         Some(expected) if !probe => {
-            let given = headers.get(AUTHORIZATION).and_then(|v| bearer_token(v.as_bytes()));
+            let given = headers
+                .get(AUTHORIZATION)
+                .and_then(|v| bearer_token(v.as_bytes()));
             let given = given.ok_or(HttpError::Unauthorized(AuthError::Missing))?;
             verify_slices_are_equal(given.as_bytes(), expected.expose())
                 .map_err(|_| HttpError::Unauthorized(AuthError::BadSignature))
@@ -126,13 +131,21 @@ async fn metrics(State(parts): State<Arc<AdminParts>>) -> Response {
 }
 
 async fn healthz() -> Response {
-    ([(CACHE_CONTROL, HeaderValue::from_static("no-store"))], "ok\n").into_response()
+    (
+        [(CACHE_CONTROL, HeaderValue::from_static("no-store"))],
+        "ok\n",
+    )
+        .into_response()
 }
 
 /// Whether new requests should come here: not while it is ending.
 async fn readyz(State(parts): State<Arc<AdminParts>>) -> Response {
     let ending = parts.shutdown.is_asked();
-    let status = if ending { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let status = if ending {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::OK
+    };
     let body = json!({ "ready": !ending, "ending": ending }).to_string();
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),

@@ -56,4 +56,3 @@ impl http_body::Body for Body {
         }
     }
 }
-

@@ -80,7 +80,10 @@ pub fn for_version(audience: Audience, now: Timestamp) -> HeaderValue {
 pub fn for_absence(believed: Duration, audience: Audience, now: Timestamp) -> HeaderValue {
     let mut text = BytesMut::with_capacity(32);
     text.put_slice(audience.word());
-    put(&mut text, believed.as_secs().min(audience.seconds_left(now)));
+    put(
+        &mut text,
+        believed.as_secs().min(audience.seconds_left(now)),
+    );
     value(text)
 }
 
@@ -96,8 +99,7 @@ fn put(text: &mut BytesMut, number: u64) {
 
 /// ASCII of our own making.
 fn value(text: BytesMut) -> HeaderValue {
-    HeaderValue::from_maybe_shared(text.freeze())
-        .unwrap_or(HeaderValue::from_static("no-store"))
+    HeaderValue::from_maybe_shared(text.freeze()).unwrap_or(HeaderValue::from_static("no-store"))
 }
 
 #[cfg(test)]
@@ -108,16 +110,24 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_secs(1_000_000);
 
     fn key(x: u32) -> TileKey {
-        TileKey::new(KeySpace::new("t", None), TileCoord::new(10, x, 0).unwrap(), Scale::One)
+        TileKey::new(
+            KeySpace::new("t", None),
+            TileCoord::new(10, x, 0).unwrap(),
+            Scale::One,
+        )
     }
 
     fn numbers(value: &HeaderValue) -> Vec<u64> {
         let text = value.to_str().unwrap();
-        text.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect()
+        text.split(|c: char| !c.is_ascii_digit())
+            .filter_map(|n| n.parse().ok())
+            .collect()
     }
 
     fn until(seconds: u64) -> Audience {
-        Audience::Session { until: NOW + Duration::from_secs(seconds) }
+        Audience::Session {
+            until: NOW + Duration::from_secs(seconds),
+        }
     }
 
     #[test]
@@ -125,8 +135,13 @@ mod tests {
         for left in [0, 1, 59, 1800, 3600, 5000, 100_000, 10_000_000] {
             for x in 0..50 {
                 let value = for_tile(BrowserCaching::default(), until(left), key(x), NOW);
-                let [age, revalidate, on_error] = numbers(&value)[..] else { panic!("{value:?}") };
-                assert!(age + revalidate <= left && age + on_error <= left, "{left}: {value:?}");
+                let [age, revalidate, on_error] = numbers(&value)[..] else {
+                    panic!("{value:?}")
+                };
+                assert!(
+                    age + revalidate <= left && age + on_error <= left,
+                    "{left}: {value:?}"
+                );
                 assert!(value.to_str().unwrap().starts_with("private, "));
             }
         }
@@ -134,7 +149,14 @@ mod tests {
 
     #[test]
     fn max_age_is_spread_and_always_the_same_for_a_tile() {
-        let age = |x| numbers(&for_tile(BrowserCaching::default(), Audience::Public, key(x), NOW))[0];
+        let age = |x| {
+            numbers(&for_tile(
+                BrowserCaching::default(),
+                Audience::Public,
+                key(x),
+                NOW,
+            ))[0]
+        };
         let ages: Vec<u64> = (0..500).map(age).collect();
         assert!(ages.iter().all(|age| (2880..=3600).contains(age)));
         assert!(ages.iter().min() < Some(&2950) && ages.iter().max() > Some(&3530));
@@ -143,14 +165,23 @@ mod tests {
 
     #[test]
     fn a_versioned_url_is_immutable_for_as_long_as_the_session() {
-        assert_eq!(for_version(Audience::Public, NOW), "public, max-age=31536000, immutable");
-        assert_eq!(for_version(until(60), NOW), "private, max-age=60, immutable");
+        assert_eq!(
+            for_version(Audience::Public, NOW),
+            "public, max-age=31536000, immutable"
+        );
+        assert_eq!(
+            for_version(until(60), NOW),
+            "private, max-age=60, immutable"
+        );
     }
 
     #[test]
     fn an_absence_is_believed_for_less_long() {
         let believed = Duration::from_secs(300);
-        assert_eq!(for_absence(believed, until(9000), NOW), "private, max-age=300");
+        assert_eq!(
+            for_absence(believed, until(9000), NOW),
+            "private, max-age=300"
+        );
         assert_eq!(for_absence(believed, until(9), NOW), "private, max-age=9");
     }
 }

@@ -26,7 +26,10 @@ pub fn cache_status(status: CacheStatus) -> HeaderValue {
             put_flags(&mut text, stored, collapsed);
             text.put_slice(b"; detail=origin");
         }
-        CacheStatus::Revalidated { found: Revalidation::NotModified, collapsed } => {
+        CacheStatus::Revalidated {
+            found: Revalidation::NotModified,
+            collapsed,
+        } => {
             text.put_slice(b"fwd=stale; fwd-status=304");
             put_flags(&mut text, false, collapsed);
         }
@@ -68,12 +71,28 @@ fn put_flags(text: &mut BytesMut, stored: bool, collapsed: bool) {
 /// The same as a metric's label.
 pub fn source(status: CacheStatus) -> Source {
     match status {
-        CacheStatus::Hit { tier: TierLabel::Memory, ttl } if ttl >= 0 => Source::Memory,
-        CacheStatus::Hit { tier: TierLabel::Memory, .. } => Source::StaleMemory,
-        CacheStatus::Hit { tier: TierLabel::Disk, ttl } if ttl >= 0 => Source::Disk,
-        CacheStatus::Hit { tier: TierLabel::Disk, .. } => Source::StaleDisk,
-        CacheStatus::Fetched { collapsed: true, .. }
-        | CacheStatus::Revalidated { collapsed: true, .. } => Source::Collapsed,
+        CacheStatus::Hit {
+            tier: TierLabel::Memory,
+            ttl,
+        } if ttl >= 0 => Source::Memory,
+        CacheStatus::Hit {
+            tier: TierLabel::Memory,
+            ..
+        } => Source::StaleMemory,
+        CacheStatus::Hit {
+            tier: TierLabel::Disk,
+            ttl,
+        } if ttl >= 0 => Source::Disk,
+        CacheStatus::Hit {
+            tier: TierLabel::Disk,
+            ..
+        } => Source::StaleDisk,
+        CacheStatus::Fetched {
+            collapsed: true, ..
+        }
+        | CacheStatus::Revalidated {
+            collapsed: true, ..
+        } => Source::Collapsed,
         CacheStatus::Fetched { .. } => Source::Origin,
         CacheStatus::Revalidated { .. } => Source::Revalidated,
         CacheStatus::StaleIfError { .. } => Source::StaleIfError,
@@ -91,13 +110,30 @@ mod tests {
     #[test]
     fn the_words_are_those_of_the_contract() {
         let hit = |tier, ttl| text(CacheStatus::Hit { tier, ttl });
-        assert_eq!(hit(TierLabel::Memory, 3312), "tilekeep; hit; ttl=3312; detail=memory");
-        assert_eq!(hit(TierLabel::Disk, -4), "tilekeep; hit; ttl=-4; detail=disk");
-        let fetched = |collapsed| text(CacheStatus::Fetched { stored: true, collapsed });
+        assert_eq!(
+            hit(TierLabel::Memory, 3312),
+            "tilekeep; hit; ttl=3312; detail=memory"
+        );
+        assert_eq!(
+            hit(TierLabel::Disk, -4),
+            "tilekeep; hit; ttl=-4; detail=disk"
+        );
+        let fetched = |collapsed| {
+            text(CacheStatus::Fetched {
+                stored: true,
+                collapsed,
+            })
+        };
         assert_eq!(fetched(false), "tilekeep; fwd=miss; stored; detail=origin");
-        assert_eq!(fetched(true), "tilekeep; fwd=miss; stored; collapsed; detail=origin");
+        assert_eq!(
+            fetched(true),
+            "tilekeep; fwd=miss; stored; collapsed; detail=origin"
+        );
         let found = Revalidation::NotModified;
-        let revalidated = CacheStatus::Revalidated { found, collapsed: false };
+        let revalidated = CacheStatus::Revalidated {
+            found,
+            collapsed: false,
+        };
         assert_eq!(text(revalidated), "tilekeep; fwd=stale; fwd-status=304");
         let error = OriginErrorKind::Throttled;
         assert_eq!(

@@ -38,7 +38,9 @@ fn matches_etag(list: &[u8], etag: &[u8]) -> bool {
             // Not a list of tags: nothing behind this point can be trusted.
             return false;
         };
-        let Some(end) = opened.iter().position(|b| *b == b'"') else { return false };
+        let Some(end) = opened.iter().position(|b| *b == b'"') else {
+            return false;
+        };
         if &tag[..end + 2] == etag {
             return true;
         }
@@ -46,7 +48,10 @@ fn matches_etag(list: &[u8], etag: &[u8]) -> bool {
         rest = match rest.strip_prefix(b",") {
             // Empty members of a list are allowed (§5.6.1.2).
             Some(more) => {
-                let skip = more.iter().take_while(|b| matches!(b, b',' | b' ' | b'\t')).count();
+                let skip = more
+                    .iter()
+                    .take_while(|b| matches!(b, b',' | b' ' | b'\t'))
+                    .count();
                 &more[skip..]
             }
             // Two tags without a comma between them, or the list's end.
@@ -77,8 +82,14 @@ mod tests {
     #[test]
     fn lists_weak_tags_and_the_star_match() {
         for value in [
-            "\"abc\"", "W/\"abc\"", "*", "\"x\", \"abc\"", "\"x\",W/\"abc\"", "\"a,b\" , \"abc\"",
-            "\"x\",,\"abc\"", " \"abc\" ",
+            "\"abc\"",
+            "W/\"abc\"",
+            "*",
+            "\"x\", \"abc\"",
+            "\"x\",W/\"abc\"",
+            "\"a,b\" , \"abc\"",
+            "\"x\",,\"abc\"",
+            " \"abc\" ",
         ] {
             assert!(none_match(value), "{value}");
         }
@@ -86,7 +97,16 @@ mod tests {
 
     #[test]
     fn other_tags_and_nonsense_do_not() {
-        for value in ["\"x\"", "abc", "\"abc", "\"abcd\"", "", "w/\"abc\"", "\"x\" \"abc\"", "\"x\", *"] {
+        for value in [
+            "\"x\"",
+            "abc",
+            "\"abc",
+            "\"abcd\"",
+            "",
+            "w/\"abc\"",
+            "\"x\" \"abc\"",
+            "\"x\", *",
+        ] {
             assert!(!none_match(value), "{value}");
         }
     }

@@ -3,10 +3,9 @@
 //! Invariant: on every answer, refusals and failures included, or a page cannot read what went wrong.
 
 use http::header::{
-    Entry,
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW,
-    CACHE_CONTROL, ORIGIN, VARY,
+    CACHE_CONTROL, Entry, ORIGIN, VARY,
 };
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
@@ -21,13 +20,19 @@ pub struct Cors {
 impl Cors {
     /// Exact origins, as browsers send them.
     pub fn new(origins: impl IntoIterator<Item = HeaderValue>) -> Self {
-        Self { origins: origins.into_iter().collect() }
+        Self {
+            origins: origins.into_iter().collect(),
+        }
     }
 
     /// The request's `Origin`, where that can matter: kept for [`Cors::apply`], as the request itself
     /// does not last that long.
     pub fn origin_of(&self, request: &HeaderMap) -> Option<HeaderValue> {
-        if self.origins.is_empty() { None } else { request.get(ORIGIN).cloned() }
+        if self.origins.is_empty() {
+            None
+        } else {
+            request.get(ORIGIN).cloned()
+        }
     }
 
     /// Whether a page of this origin may read answers and write.
@@ -51,7 +56,10 @@ impl Cors {
         }
         if let Some(origin) = origin.filter(|origin| self.allows(Some(origin))) {
             answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            answer.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+            answer.insert(
+                ACCESS_CONTROL_ALLOW_CREDENTIALS,
+                HeaderValue::from_static("true"),
+            );
             answer.insert(
                 ACCESS_CONTROL_EXPOSE_HEADERS,
                 HeaderValue::from_static("Cache-Status, ETag, Retry-After"),
@@ -68,7 +76,10 @@ impl Cors {
         headers.insert(ALLOW, HeaderValue::from_static(allow));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if self.allows(origin) {
-            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(allow));
+            headers.insert(
+                ACCESS_CONTROL_ALLOW_METHODS,
+                HeaderValue::from_static(allow),
+            );
             headers.insert(
                 ACCESS_CONTROL_ALLOW_HEADERS,
                 HeaderValue::from_static("Authorization, Content-Type, If-None-Match"),

@@ -64,9 +64,7 @@ pub fn decode(encoding: ContentEncoding, body: &Bytes) -> Result<Bytes, DecodeEr
     match encoding {
         ContentEncoding::Identity => Ok(body.clone()),
         ContentEncoding::Gzip => bounded(flate2::read::MultiGzDecoder::new(&body[..])),
-        ContentEncoding::Brotli => {
-            bounded(brotli_decompressor::Decompressor::new(&body[..], 4096))
-        }
+        ContentEncoding::Brotli => bounded(brotli_decompressor::Decompressor::new(&body[..], 4096)),
         ContentEncoding::Zstd => {
             let decoder = ruzstd::decoding::StreamingDecoder::new(&body[..])
                 .map_err(|error| std::io::Error::other(error.to_string()))?;
@@ -98,10 +96,24 @@ mod tests {
 
     #[test]
     fn weights_and_stars_are_understood() {
-        for value in ["gzip", "br, gzip;q=0.1", "GZIP", "*", "x-gzip", "deflate, *;q=0.5"] {
+        for value in [
+            "gzip",
+            "br, gzip;q=0.1",
+            "GZIP",
+            "*",
+            "x-gzip",
+            "deflate, *;q=0.5",
+        ] {
             assert!(takes_gzip(value), "{value}");
         }
-        for value in ["", "identity", "gzip;q=0", "gzip; Q=0.000, *", "*;q=0", "br"] {
+        for value in [
+            "",
+            "identity",
+            "gzip;q=0",
+            "gzip; Q=0.000, *",
+            "*;q=0",
+            "br",
+        ] {
             assert!(!takes_gzip(value), "{value}");
         }
         assert!(!accepts(&HeaderMap::new(), "gzip"));
@@ -119,13 +131,22 @@ mod tests {
     fn a_damaged_tile_or_a_bomb_is_an_error() {
         assert!(decode(ContentEncoding::Gzip, &Bytes::from_static(b"\x1f\x8bnot")).is_err());
         assert!(decode(ContentEncoding::Zstd, &Bytes::from_static(b"nothing")).is_err());
-        assert!(decode(ContentEncoding::Brotli, &Bytes::from_static(b"\xff\xff\xff")).is_err());
+        assert!(
+            decode(
+                ContentEncoding::Brotli,
+                &Bytes::from_static(b"\xff\xff\xff")
+            )
+            .is_err()
+        );
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         let zeros = vec![0; 1 << 20];
         for _ in 0..65 {
             encoder.write_all(&zeros).unwrap();
         }
         let bomb = Bytes::from(encoder.finish().unwrap());
-        assert!(matches!(decode(ContentEncoding::Gzip, &bomb), Err(DecodeError::TooLarge)));
+        assert!(matches!(
+            decode(ContentEncoding::Gzip, &bomb),
+            Err(DecodeError::TooLarge)
+        ));
     }
 }

@@ -55,8 +55,10 @@ fn in_memory(judged: Assessment, held: &Held, now: Timestamp) -> Value {
             json["etag"] = String::from_utf8_lossy(held.etag()).into();
             json["content_encoding"] = encoding::name(tile.encoding).into();
             json["origin_validator"] = tile.validator.as_ref().map(|v| v.as_str()).into();
-            json["last_modified"] =
-                held.last_modified().map(|date| String::from_utf8_lossy(date)).into();
+            json["last_modified"] = held
+                .last_modified()
+                .map(|date| String::from_utf8_lossy(date))
+                .into();
         }
     }
     json

@@ -87,22 +87,35 @@ impl Front {
     /// Scheme and host, as this client sees them.
     pub fn outside(&self, peer: IpAddr, headers: &HeaderMap) -> Outside {
         if let Some((scheme, host)) = &self.settings.public {
-            return Outside { scheme: *scheme, host: host.clone() };
+            return Outside {
+                scheme: *scheme,
+                host: host.clone(),
+            };
         }
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        let own = if self.settings.tls { Scheme::Https } else { Scheme::Http };
+        let own = if self.settings.tls {
+            Scheme::Https
+        } else {
+            Scheme::Http
+        };
         if self.trusts(peer) {
             let scheme = match text(FORWARDED_PROTO) {
                 Some(scheme) if scheme.eq_ignore_ascii_case("https") => Scheme::Https,
                 Some(_) => Scheme::Http,
                 None => own,
             };
-            let host = text(FORWARDED_HOST).or(text(HOST)).filter(|host| is_authority(host));
+            let host = text(FORWARDED_HOST)
+                .or(text(HOST))
+                .filter(|host| is_authority(host));
             if let Some(host) = host {
-                return Outside { scheme, host: host.to_owned() };
+                return Outside {
+                    scheme,
+                    host: host.to_owned(),
+                };
             }
         }
-        let host = text(HOST).filter(|host| is_authority(host) && !needs_secure(Scheme::Http, host));
+        let host =
+            text(HOST).filter(|host| is_authority(host) && !needs_secure(Scheme::Http, host));
         let host = host.map_or_else(|| self.settings.listen.to_string(), str::to_owned);
         Outside { scheme: own, host }
     }
@@ -116,7 +129,9 @@ impl Front {
         let mut nearest = peer;
         for list in headers.get_all(FORWARDED_FOR).iter().rev() {
             for entry in list.to_str().unwrap_or("").rsplit(',') {
-                let Ok(address) = entry.trim().parse::<IpAddr>() else { return nearest };
+                let Ok(address) = entry.trim().parse::<IpAddr>() else {
+                    return nearest;
+                };
                 nearest = address;
                 if !self.trusts(address) {
                     return nearest;
@@ -128,7 +143,10 @@ impl Front {
 
     fn trusts(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.settings.trusted_proxies.iter().any(|net| net.contains(&address))
+        self.settings
+            .trusted_proxies
+            .iter()
+            .any(|net| net.contains(&address))
     }
 }
 
@@ -136,7 +154,9 @@ impl Front {
 fn is_authority(host: &str) -> bool {
     !host.is_empty()
         && host.len() <= 255
-        && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b))
+        && host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b))
 }
 
 #[cfg(test)]
@@ -159,7 +179,10 @@ mod tests {
     }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(k, v)| (HeaderName::from_static(k), v.parse().unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| (HeaderName::from_static(k), v.parse().unwrap()))
+            .collect()
     }
 
     #[test]
@@ -170,8 +193,14 @@ mod tests {
         assert_eq!(url("evil.example"), "http://127.0.0.1:8080");
         assert_eq!(url("127.0.0.1.evil.example"), "http://127.0.0.1:8080");
         let public = front(Some((Scheme::Https, "tiles.example.com")), &[]);
-        let forged = headers(&[("host", "evil.example"), ("x-forwarded-host", "evil.example")]);
-        assert_eq!(public.outside(LOCAL, &forged).base_url(), "https://tiles.example.com");
+        let forged = headers(&[
+            ("host", "evil.example"),
+            ("x-forwarded-host", "evil.example"),
+        ]);
+        assert_eq!(
+            public.outside(LOCAL, &forged).base_url(),
+            "https://tiles.example.com"
+        );
     }
 
     #[test]
@@ -183,11 +212,20 @@ mod tests {
             ("x-forwarded-for", "198.51.100.7, 203.0.113.9, 10.0.0.2"),
         ]);
         let trusting = front(None, &["127.0.0.0/8", "10.0.0.0/8"]);
-        assert_eq!(trusting.outside(LOCAL, &forwarded).base_url(), "https://tiles.example.com");
+        assert_eq!(
+            trusting.outside(LOCAL, &forwarded).base_url(),
+            "https://tiles.example.com"
+        );
         assert_eq!(trusting.client(LOCAL, &forwarded), AFAR);
-        assert_eq!(trusting.cookie(LOCAL, &forwarded).name(), "__Host-tilekeep_session");
+        assert_eq!(
+            trusting.cookie(LOCAL, &forwarded).name(),
+            "__Host-tilekeep_session"
+        );
         let wary = front(None, &[]);
-        assert_eq!(wary.outside(LOCAL, &forwarded).base_url(), "http://127.0.0.1:8080");
+        assert_eq!(
+            wary.outside(LOCAL, &forwarded).base_url(),
+            "http://127.0.0.1:8080"
+        );
         assert_eq!(wary.client(AFAR, &forwarded), AFAR);
         assert_eq!(wary.cookie(LOCAL, &forwarded).name(), "tilekeep_session");
     }

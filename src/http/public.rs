@@ -98,9 +98,10 @@ impl PublicSide {
         let (mut response, answer) = match Route::parse(request.uri().path()) {
             Ok(Route::Tile(route)) => self.tile(peer, &request, route, origin.as_ref()).await,
             Ok(Route::Explain(route)) => self.explain(peer, &request, route, origin.as_ref()),
-            Ok(_) if request.method() == Method::OPTIONS => {
-                (cors.preflight(origin.as_ref(), "GET, HEAD, POST, DELETE, OPTIONS"), Answer::Other)
-            }
+            Ok(_) if request.method() == Method::OPTIONS => (
+                cors.preflight(origin.as_ref(), "GET, HEAD, POST, DELETE, OPTIONS"),
+                Answer::Other,
+            ),
             Ok(Route::TileJson(_) | Route::Page) => self.page(peer, request).await,
             Err(malformed) => refuse(&malformed.into()),
         };
@@ -119,7 +120,10 @@ impl PublicSide {
         match *request.method() {
             Method::GET | Method::HEAD => {}
             Method::OPTIONS => {
-                return (self.parts.cors.preflight(origin, TILE_METHODS), Answer::Other);
+                return (
+                    self.parts.cors.preflight(origin, TILE_METHODS),
+                    Answer::Other,
+                );
             }
             _ => return refuse(&HttpError::Method(TILE_METHODS)),
         }
@@ -129,8 +133,17 @@ impl PublicSide {
             Ok(admitted) => admitted,
             Err(refusal) => return refusal,
         };
-        let Admitted { tileset, coord, caller, audience } = admitted;
-        let wanted = Wanted { tileset, coord, scale: route.address.scale };
+        let Admitted {
+            tileset,
+            coord,
+            caller,
+            audience,
+        } = admitted;
+        let wanted = Wanted {
+            tileset,
+            coord,
+            scale: route.address.scale,
+        };
         let served = match parts.cache.lookup(wanted, now) {
             Some(served) => Ok(served),
             None => parts.cache.fill(wanted, now).await,
@@ -139,8 +152,10 @@ impl PublicSide {
             Ok(served) => served,
             Err(error) => {
                 log_origin_error(tileset, coord, &error);
-                let problem =
-                    HttpError::Origin { kind: error.kind, retry_after: error.retry_after };
+                let problem = HttpError::Origin {
+                    kind: error.kind,
+                    retry_after: error.retry_after,
+                };
                 return refuse(&problem);
             }
         };
@@ -158,7 +173,10 @@ impl PublicSide {
         let (mut response, answer) = respond(asked, &served);
         parts.metrics.tiles.inc(source(served.status));
         if answer == Answer::Tile {
-            parts.metrics.tile_bytes.inc_by(served.held.body().len() as u64);
+            parts
+                .metrics
+                .tile_bytes
+                .inc_by(served.held.body().len() as u64);
         }
         let renewable = matches!(answer, Answer::Tile | Answer::NotModified) && !versioned;
         if let Some(caller) = caller.filter(|caller| caller.by_cookie && renewable) {
@@ -183,9 +201,8 @@ impl PublicSide {
             Some(name) => parts.tilesets.get(name),
             None => parts.tilesets.default_tileset(),
         };
-        let public = tileset.filter(|tileset| {
-            tileset.access() == Access::Public && scope == Scope::Tiles
-        });
+        let public =
+            tileset.filter(|tileset| tileset.access() == Access::Public && scope == Scope::Tiles);
         let (tileset, caller) = if let Some(tileset) = public {
             (tileset, None)
         } else {
@@ -207,13 +224,17 @@ impl PublicSide {
             (tileset, Some(caller))
         };
         let audience = match &caller {
-            Some(caller) => Audience::Session { until: caller.session.expires_at() },
+            Some(caller) => Audience::Session {
+                until: caller.session.expires_at(),
+            },
             None => Audience::Public,
         };
         if let Some(extension) = route.extension
             && !tileset.format().answers_to(extension)
         {
-            return Err(refuse(&HttpError::WrongExtension(tileset.format().extension())));
+            return Err(refuse(&HttpError::WrongExtension(
+                tileset.format().extension(),
+            )));
         }
         let coord = tileset.admit(route.address).map_err(|outside| {
             let (mut response, answer) = refuse(&outside.into());
@@ -222,7 +243,12 @@ impl PublicSide {
             response.headers_mut().insert(CACHE_CONTROL, believed);
             (response, answer)
         })?;
-        Ok(Admitted { tileset, coord, caller, audience })
+        Ok(Admitted {
+            tileset,
+            coord,
+            caller,
+            audience,
+        })
     }
 
     fn explain<B>(
@@ -235,15 +261,25 @@ impl PublicSide {
         match *request.method() {
             Method::GET | Method::HEAD => {}
             Method::OPTIONS => {
-                return (self.parts.cors.preflight(origin, TILE_METHODS), Answer::Other);
+                return (
+                    self.parts.cors.preflight(origin, TILE_METHODS),
+                    Answer::Other,
+                );
             }
             _ => return refuse(&HttpError::Method(TILE_METHODS)),
         }
         let now = self.parts.clock.now();
         match self.admit(peer, request, route, Scope::Explain, now) {
             Ok(Admitted { tileset, coord, .. }) => {
-                let wanted = Wanted { tileset, coord, scale: route.address.scale };
-                (explain(wanted, &self.parts.cache.explain(wanted)), Answer::Other)
+                let wanted = Wanted {
+                    tileset,
+                    coord,
+                    scale: route.address.scale,
+                };
+                (
+                    explain(wanted, &self.parts.cache.explain(wanted)),
+                    Answer::Other,
+                )
             }
             Err(refusal) => refusal,
         }
@@ -294,34 +330,45 @@ impl PublicParts {
         headers: &HeaderMap,
         now: Timestamp,
     ) -> Result<Caller, AuthError> {
-        if let Some(token) = headers.get(AUTHORIZATION).and_then(|v| bearer_token(v.as_bytes())) {
+        if let Some(token) = headers
+            .get(AUTHORIZATION)
+            .and_then(|v| bearer_token(v.as_bytes()))
+        {
             let session = self.sessions.authorize(token, now)?;
-            return Ok(Caller { session, by_cookie: false });
+            return Ok(Caller {
+                session,
+                by_cookie: false,
+            });
         }
         let cookies = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
         let tokens = session_tokens_from_cookies(cookies, self.front.cookie(peer, headers).name());
         let session = self.sessions.authorize_cookies(&tokens, now)?;
-        Ok(Caller { session, by_cookie: true })
+        Ok(Caller {
+            session,
+            by_cookie: true,
+        })
     }
 }
 
 /// 401, or the way to the log-in for a person who typed an address. Only for page navigations: a
 /// redirect in answer to an image or a fetch would break a map silently.
-pub fn unauthorized(
-    error: AuthError,
-    uri: &Uri,
-    headers: &HeaderMap,
-) -> (Response<Body>, Answer) {
-    let navigates = headers.get(SEC_FETCH_MODE).is_some_and(|mode| mode == "navigate");
+pub fn unauthorized(error: AuthError, uri: &Uri, headers: &HeaderMap) -> (Response<Body>, Answer) {
+    let navigates = headers
+        .get(SEC_FETCH_MODE)
+        .is_some_and(|mode| mode == "navigate");
     // Browsers without Fetch Metadata still ask for HTML in so many words when they navigate.
     let asks_for_html = !headers.contains_key(SEC_FETCH_MODE)
-        && headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"));
+        && headers
+            .get(ACCEPT)
+            .is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"));
     if !navigates && !asks_for_html {
         return refuse(&error.into());
     }
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SEE_OTHER;
-    let place = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let place = uri
+        .path_and_query()
+        .map_or("/", http::uri::PathAndQuery::as_str);
     let login = format!("/login?next={}", escape_query(place));
     let headers = response.headers_mut();
     headers.insert(
@@ -336,15 +383,16 @@ pub fn unauthorized(
 /// escaped (RFC 3986 §2.3).
 fn escape_query(text: &str) -> String {
     use std::fmt::Write as _;
-    text.bytes().fold(String::with_capacity(text.len()), |mut escaped, byte| {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/') {
-            escaped.push(char::from(byte));
-        } else {
-            // Writing to a String cannot fail.
-            let _ = write!(escaped, "%{byte:02X}");
-        }
-        escaped
-    })
+    text.bytes()
+        .fold(String::with_capacity(text.len()), |mut escaped, byte| {
+            if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/') {
+                escaped.push(char::from(byte));
+            } else {
+                // Writing to a String cannot fail.
+                let _ = write!(escaped, "%{byte:02X}");
+            }
+            escaped
+        })
 }
 
 fn refuse(problem: &HttpError) -> (Response<Body>, Answer) {
@@ -354,9 +402,9 @@ fn refuse(problem: &HttpError) -> (Response<Body>, Answer) {
 /// Whether the query is `v=` and the tileset's current version.
 fn names_version(uri: &Uri, tileset: &Tileset) -> bool {
     match (uri.query(), tileset.version()) {
-        (Some(query), Some(version)) => {
-            query.split('&').any(|pair| pair.strip_prefix("v=") == Some(version))
-        }
+        (Some(query), Some(version)) => query
+            .split('&')
+            .any(|pair| pair.strip_prefix("v=") == Some(version)),
         _ => false,
     }
 }

@@ -90,9 +90,10 @@ impl<'p> TileRoute<'p> {
         let (y, tail) = row.split_at(digits);
         let (scale, tail) = match tail.strip_prefix('@') {
             None => (Scale::One, tail),
-            Some(density) => {
-                (Scale::Two, density.strip_prefix("2x").ok_or(Malformed::Density)?)
-            }
+            Some(density) => (
+                Scale::Two,
+                density.strip_prefix("2x").ok_or(Malformed::Density)?,
+            ),
         };
         let extension = match tail.strip_prefix('.') {
             None if tail.is_empty() => None,
@@ -107,7 +108,11 @@ impl<'p> TileRoute<'p> {
             y: canonical(y).ok_or(Malformed::Coordinates)?,
             scale,
         };
-        Ok(Self { tileset, address, extension })
+        Ok(Self {
+            tileset,
+            address,
+            extension,
+        })
     }
 }
 
@@ -122,12 +127,17 @@ fn canonical(text: &str) -> Option<u32> {
     if !canonical {
         return None;
     }
-    let value = bytes.iter().fold(0u64, |value, b| value * 10 + u64::from(b - b'0'));
+    let value = bytes
+        .iter()
+        .fold(0u64, |value, b| value * 10 + u64::from(b - b'0'));
     u32::try_from(value).ok()
 }
 
 fn digit_first(segment: &str) -> bool {
-    segment.bytes().next().is_some_and(|b| b.is_ascii_digit() || b == b'-')
+    segment
+        .bytes()
+        .next()
+        .is_some_and(|b| b.is_ascii_digit() || b == b'-')
 }
 
 /// Whether a segment has only what our paths have: letters, digits, `-`, `_` and single dots inside.
@@ -135,7 +145,9 @@ fn plain(segment: &str) -> bool {
     let bytes = segment.as_bytes();
     !bytes.is_empty()
         && bytes[0] != b'.'
-        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
 #[cfg(test)]
@@ -143,22 +155,49 @@ mod tests {
     use super::*;
 
     fn tile<'p>(tileset: Option<&'p str>, z: u32, x: u32, y: u32) -> TileRoute<'p> {
-        let address = TileAddress { z, x, y, scale: Scale::One };
-        TileRoute { tileset, address, extension: None }
+        let address = TileAddress {
+            z,
+            x,
+            y,
+            scale: Scale::One,
+        };
+        TileRoute {
+            tileset,
+            address,
+            extension: None,
+        }
     }
 
     #[test]
     fn a_tile_has_one_canonical_path_and_its_aliases() {
         let plain = tile(Some("world"), 3, 1, 2);
         assert_eq!(Route::parse("/world/3/1/2"), Ok(Route::Tile(plain)));
-        let png = TileRoute { extension: Some("png"), ..plain };
+        let png = TileRoute {
+            extension: Some("png"),
+            ..plain
+        };
         assert_eq!(Route::parse("/world/3/1/2.png"), Ok(Route::Tile(png)));
-        let dense = TileRoute { address: TileAddress { scale: Scale::Two, ..png.address }, ..png };
+        let dense = TileRoute {
+            address: TileAddress {
+                scale: Scale::Two,
+                ..png.address
+            },
+            ..png
+        };
         assert_eq!(Route::parse("/world/3/1/2@2x.png"), Ok(Route::Tile(dense)));
         assert_eq!(Route::parse("/3/1/2"), Ok(Route::Tile(tile(None, 3, 1, 2))));
-        assert_eq!(Route::parse("/world/3/1/2/explain"), Ok(Route::Explain(plain)));
-        assert_eq!(Route::parse("/3/1/2/explain"), Ok(Route::Explain(tile(None, 3, 1, 2))));
-        assert_eq!(Route::parse("/7/3/1/2"), Ok(Route::Tile(tile(Some("7"), 3, 1, 2))));
+        assert_eq!(
+            Route::parse("/world/3/1/2/explain"),
+            Ok(Route::Explain(plain))
+        );
+        assert_eq!(
+            Route::parse("/3/1/2/explain"),
+            Ok(Route::Explain(tile(None, 3, 1, 2)))
+        );
+        assert_eq!(
+            Route::parse("/7/3/1/2"),
+            Ok(Route::Tile(tile(Some("7"), 3, 1, 2)))
+        );
     }
 
     #[test]
@@ -172,10 +211,26 @@ mod tests {
     #[test]
     fn coordinates_that_are_not_canonical_are_malformed() {
         for path in [
-            "/w/03/1/2", "/w/+3/1/2", "/w/-3/1/2", "/-3/1/2", "/w/3/1/", "/w/3//2", "/w/3/1/2.",
-            "/w/3/1/x", "/w/3/1/2x", "/w/3/1.0/2", "/w/3/1/2.p%6eg", "/w/3/1/4294967296",
-            "/w/3/1/99999999999999999999", "/w/3/1/٣", "/w/3/1/２", "/w/3/1/2.png.gz", "/3/1/2.5.6",
-            "/w/ 3/1/2", "/w/3/1/0x2", "/w/3/1/1e3",
+            "/w/03/1/2",
+            "/w/+3/1/2",
+            "/w/-3/1/2",
+            "/-3/1/2",
+            "/w/3/1/",
+            "/w/3//2",
+            "/w/3/1/2.",
+            "/w/3/1/x",
+            "/w/3/1/2x",
+            "/w/3/1.0/2",
+            "/w/3/1/2.p%6eg",
+            "/w/3/1/4294967296",
+            "/w/3/1/99999999999999999999",
+            "/w/3/1/٣",
+            "/w/3/1/２",
+            "/w/3/1/2.png.gz",
+            "/3/1/2.5.6",
+            "/w/ 3/1/2",
+            "/w/3/1/0x2",
+            "/w/3/1/1e3",
         ] {
             assert_eq!(Route::parse(path), Err(Malformed::Coordinates), "{path}");
         }
@@ -186,9 +241,21 @@ mod tests {
     #[test]
     fn path_tricks_are_malformed() {
         for path in [
-            "//", "/a//b", "/..", "/../etc/passwd", "/%2e%2e/a", "/a/..%2f", "/w%00/3/1/2",
-            "/a/b/c/d/e/f/g", "/.hidden", "/w\\3", "/\u{202e}", "/w//3/1/2", "/wörld/3/1/2",
-            "", "world",
+            "//",
+            "/a//b",
+            "/..",
+            "/../etc/passwd",
+            "/%2e%2e/a",
+            "/a/..%2f",
+            "/w%00/3/1/2",
+            "/a/b/c/d/e/f/g",
+            "/.hidden",
+            "/w\\3",
+            "/\u{202e}",
+            "/w//3/1/2",
+            "/wörld/3/1/2",
+            "",
+            "world",
         ] {
             assert_eq!(Route::parse(path), Err(Malformed::Path), "{path}");
         }
@@ -196,7 +263,14 @@ mod tests {
 
     #[test]
     fn the_rest_are_pages() {
-        for path in ["/", "/login", "/map", "/session/renew", "/assets/map-1a2b.js", "/favicon.ico"] {
+        for path in [
+            "/",
+            "/login",
+            "/map",
+            "/session/renew",
+            "/assets/map-1a2b.js",
+            "/favicon.ico",
+        ] {
             assert_eq!(Route::parse(path), Ok(Route::Page), "{path}");
         }
         assert_eq!(Route::parse("/world.json"), Ok(Route::TileJson("world")));

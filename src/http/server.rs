@@ -111,8 +111,10 @@ async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
 ) -> std::io::Result<(tokio::net::TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place =
-        Arc::clone(places).acquire_owned().await.map_err(|_| std::io::Error::other("closed"))?;
+    let place = Arc::clone(places)
+        .acquire_owned()
+        .await
+        .map_err(|_| std::io::Error::other("closed"))?;
     let (stream, peer) = listener.accept().await?;
     Ok((stream, peer, place))
 }
@@ -167,7 +169,10 @@ struct Connection {
 impl Connection {
     fn open(metrics: &Arc<Metrics>, place: OwnedSemaphorePermit) -> Self {
         metrics.connections.inc();
-        Self { metrics: metrics.clone(), _place: place }
+        Self {
+            metrics: metrics.clone(),
+            _place: place,
+        }
     }
 }
 

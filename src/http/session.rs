@@ -41,8 +41,14 @@ pub(super) async fn log_in(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    let media_type = content_type.split(|b| *b == b';').next().unwrap_or(b"").trim_ascii();
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .map_or(&b""[..], HeaderValue::as_bytes);
+    let media_type = content_type
+        .split(|b| *b == b';')
+        .next()
+        .unwrap_or(b"")
+        .trim_ascii();
     let is_json = media_type.eq_ignore_ascii_case(b"application/json");
     let is_form = media_type.eq_ignore_ascii_case(b"application/x-www-form-urlencoded");
     if !site.may_write(&headers, is_json) {
@@ -55,7 +61,12 @@ pub(super) async fn log_in(
     } else {
         None
     };
-    let Some(Credentials { username, password, next }) = credentials else {
+    let Some(Credentials {
+        username,
+        password,
+        next,
+    }) = credentials
+    else {
         return problem(&HttpError::BadRequest(
             "Send `username` and `password` as JSON or as a form, with its Content-Type.",
         ));
@@ -63,14 +74,22 @@ pub(super) async fn log_in(
     let now = site.parts.clock.now();
     let client = site.parts.front.client(peer, &headers);
     let checked = match &site.users {
-        Some(users) => users.check(&username, &Secret::new(password), client, now).await,
+        Some(users) => {
+            users
+                .check(&username, &Secret::new(password), client, now)
+                .await
+        }
         None => Err(LoginError::Refused),
     };
     match checked {
         Ok(grants) => {
             site.parts.metrics.logins.inc();
             tracing::info!(user = %username.escape_debug(), %client, "logged in");
-            let place = if is_form { Some(same_origin(&next)) } else { None };
+            let place = if is_form {
+                Some(same_origin(&next))
+            } else {
+                None
+            };
             begin(&site, peer, &headers, &username, &grants, place, now).await
         }
         Err(error) => {
@@ -112,7 +131,11 @@ async fn begin(
     };
     set_cookie(site, peer, headers, &issued, now, &mut response);
     // Another person on the same browser: the last one's tiles must not be theirs to see.
-    let before = site.parts.authorize(peer, headers, now).ok().filter(|caller| caller.by_cookie);
+    let before = site
+        .parts
+        .authorize(peer, headers, now)
+        .ok()
+        .filter(|caller| caller.by_cookie);
     if let Some(before) = before.filter(|before| before.session.sub() != username) {
         if let Err(error) = site.parts.sessions.end(&before.session, now).await {
             tracing::error!(%error, "the session before could not be ended");
@@ -184,7 +207,9 @@ pub(super) async fn log_out(
     if let Ok(cookie) = HeaderValue::try_from(delete) {
         response.headers_mut().insert(SET_COOKIE, cookie);
     }
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     clear_cache(&mut response);
     response
 }
@@ -222,7 +247,9 @@ pub(super) fn same_origin(next: &str) -> &str {
     let safe = next.starts_with('/')
         && next.len() <= 2048
         && !next.starts_with("//")
-        && next.bytes().all(|b| (0x21..0x7f).contains(&b) && b != b'\\');
+        && next
+            .bytes()
+            .all(|b| (0x21..0x7f).contains(&b) && b != b'\\');
     if safe { next } else { "/" }
 }
 
@@ -252,15 +279,23 @@ fn set_cookie(
     now: Timestamp,
     response: &mut Response,
 ) {
-    let cookie = site.parts.front.cookie(peer, headers).set(&issued.token, issued.max_age(now));
+    let cookie = site
+        .parts
+        .front
+        .cookie(peer, headers)
+        .set(&issued.token, issued.max_age(now));
     if let Ok(cookie) = HeaderValue::try_from(cookie) {
         response.headers_mut().insert(SET_COOKIE, cookie);
     }
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }
 
 fn clear_cache(response: &mut Response) {
-    response.headers_mut().insert(CLEAR_SITE_DATA, HeaderValue::from_static("\"cache\""));
+    response
+        .headers_mut()
+        .insert(CLEAR_SITE_DATA, HeaderValue::from_static("\"cache\""));
 }
 
 fn refused_page(site: &Site, error: &LoginError, username: &str, next: &str) -> Response {
@@ -271,10 +306,21 @@ fn refused_page(site: &Site, error: &LoginError, username: &str, next: &str) -> 
         first.make_ascii_uppercase();
     }
     sentence.push('.');
-    let page = LoginPage { username, error: Some(&sentence), ..site.login_page(same_origin(next)) };
-    let mut response = html(status, page.to_html(), &LoginPage::content_security_policy());
+    let page = LoginPage {
+        username,
+        error: Some(&sentence),
+        ..site.login_page(same_origin(next))
+    };
+    let mut response = html(
+        status,
+        page.to_html(),
+        &LoginPage::content_security_policy(),
+    );
     if let Some(wait) = wait {
-        response.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+        response.headers_mut().insert(
+            http::header::RETRY_AFTER,
+            HeaderValue::from(wait.as_secs().max(1)),
+        );
     }
     response
 }
@@ -306,8 +352,16 @@ mod tests {
             assert_eq!(same_origin(good), good);
         }
         for bad in [
-            "", "map", "//evil.example", "/\\evil.example", "https://evil.example", "/\t/evil",
-            "javascript:alert(1)", "/a\r\nSet-Cookie: x=y", "/ä", "\\\\evil",
+            "",
+            "map",
+            "//evil.example",
+            "/\\evil.example",
+            "https://evil.example",
+            "/\t/evil",
+            "javascript:alert(1)",
+            "/a\r\nSet-Cookie: x=y",
+            "/ä",
+            "\\\\evil",
         ] {
             assert_eq!(same_origin(bad), "/", "{bad:?}");
         }

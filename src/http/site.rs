@@ -51,7 +51,12 @@ pub fn router(site: Arc<Site>) -> Router {
         .route("/login", get(login))
         .route("/map", get(map))
         .route("/healthz", get(|| async { ([no_store()], "ok\n") }))
-        .route("/session", post(session::log_in).get(session::show).delete(session::log_out))
+        .route(
+            "/session",
+            post(session::log_in)
+                .get(session::show)
+                .delete(session::log_out),
+        )
         .route("/session/renew", post(session::renew))
         .route("/assets/{file}", get(asset))
         .route("/{file}", get(describe))
@@ -93,7 +98,13 @@ impl Site {
     fn viewer(&self, peer: IpAddr, uri: &Uri, headers: &HeaderMap) -> Result<Viewer, Response> {
         match self.parts.authorize(peer, headers, self.parts.clock.now()) {
             Ok(caller) => Ok(Viewer::Person(caller.session)),
-            Err(_) if self.parts.tilesets.iter().any(|t| t.access() == Access::Public) => {
+            Err(_)
+                if self
+                    .parts
+                    .tilesets
+                    .iter()
+                    .any(|t| t.access() == Access::Public) =>
+            {
                 Ok(Viewer::Visitor)
             }
             Err(error) => Err(to_axum(unauthorized(error, uri, headers).0)),
@@ -124,7 +135,11 @@ async fn index(
         Err(refusal) => return refusal,
     };
     let base = site.parts.front.outside(peer, &headers).base_url();
-    let tilesets = site.parts.tilesets.iter().filter(|tileset| viewer.sees(tileset));
+    let tilesets = site
+        .parts
+        .tilesets
+        .iter()
+        .filter(|tileset| viewer.sees(tileset));
     if wants_json(&headers) {
         let list: Vec<Value> = tilesets
             .map(|t| json!({ "name": t.name(), "tilejson": format!("{base}/{}.json", t.name()) }))
@@ -133,10 +148,16 @@ async fn index(
     }
     let page = IndexPage {
         user: viewer.user(),
-        tilesets: tilesets.map(|tileset| index_tileset(tileset, &base)).collect(),
+        tilesets: tilesets
+            .map(|tileset| index_tileset(tileset, &base))
+            .collect(),
         origin: &base,
     };
-    html(StatusCode::OK, page.to_html(), &IndexPage::content_security_policy())
+    html(
+        StatusCode::OK,
+        page.to_html(),
+        &IndexPage::content_security_policy(),
+    )
 }
 
 fn index_tileset(tileset: &Tileset, base: &str) -> IndexTileset {
@@ -172,7 +193,11 @@ async fn map(
         Ok(viewer) => viewer,
         Err(refusal) => return refusal,
     };
-    let tilesets = site.parts.tilesets.iter().filter(|tileset| viewer.sees(tileset));
+    let tilesets = site
+        .parts
+        .tilesets
+        .iter()
+        .filter(|tileset| viewer.sees(tileset));
     let page = MapPage {
         user: viewer.user(),
         tilesets: tilesets
@@ -182,7 +207,11 @@ async fn map(
             })
             .collect(),
     };
-    html(StatusCode::OK, page.to_html(), &MapPage::content_security_policy())
+    html(
+        StatusCode::OK,
+        page.to_html(),
+        &MapPage::content_security_policy(),
+    )
 }
 
 #[derive(Deserialize)]
@@ -194,9 +223,15 @@ struct LoginQuery {
 /// `GET /login`.
 async fn login(State(site): State<Arc<Site>>, OriginalUri(uri): OriginalUri) -> Response {
     // A query that cannot be read leads to the front page, not to an error.
-    let next = Query::<LoginQuery>::try_from_uri(&uri).map(|q| q.0.next).unwrap_or_default();
+    let next = Query::<LoginQuery>::try_from_uri(&uri)
+        .map(|q| q.0.next)
+        .unwrap_or_default();
     let page = site.login_page(session::same_origin(&next));
-    html(StatusCode::OK, page.to_html(), &LoginPage::content_security_policy())
+    html(
+        StatusCode::OK,
+        page.to_html(),
+        &LoginPage::content_security_policy(),
+    )
 }
 
 /// `GET /{tileset}.json`.
@@ -220,9 +255,10 @@ async fn describe(
         }
     }
     match tileset {
-        Some(tileset) => {
-            json_answer(&tilejson(tileset, &site.parts.front.outside(peer, &headers).base_url()))
-        }
+        Some(tileset) => json_answer(&tilejson(
+            tileset,
+            &site.parts.front.outside(peer, &headers).base_url(),
+        )),
         None => problem(&HttpError::UnknownTileset),
     }
 }
@@ -240,7 +276,10 @@ async fn asset(OriginalUri(uri): OriginalUri, headers: HeaderMap) -> Response {
         sent.bytes.into_owned().into_response()
     };
     let answer = response.headers_mut();
-    answer.insert(CACHE_CONTROL, HeaderValue::from_static(assets::CACHE_CONTROL));
+    answer.insert(
+        CACHE_CONTROL,
+        HeaderValue::from_static(assets::CACHE_CONTROL),
+    );
     if let Ok(etag) = HeaderValue::try_from(sent.etag) {
         answer.insert(ETAG, etag);
     }
@@ -301,7 +340,10 @@ pub(super) fn html(
         return problem(&HttpError::Internal);
     };
     let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
+        (
+            CONTENT_TYPE,
+            HeaderValue::from_static("text/html; charset=utf-8"),
+        ),
         no_store(),
         (CONTENT_SECURITY_POLICY, policy),
         (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
@@ -310,7 +352,10 @@ pub(super) fn html(
             PERMISSIONS_POLICY,
             HeaderValue::from_static("camera=(), geolocation=(), microphone=()"),
         ),
-        (http::header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+        (
+            http::header::X_FRAME_OPTIONS,
+            HeaderValue::from_static("DENY"),
+        ),
     ];
     (status, headers, page).into_response()
 }

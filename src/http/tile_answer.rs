@@ -56,9 +56,11 @@ pub fn respond(asked: Asked<'_>, served: &Served) -> (Response<Body>, Answer) {
         Stored::Tile(tile) => respond_tile(asked, tile, served),
         Stored::Absence(_) => Ok((respond_missing(asked), Answer::Missing)),
     };
-    let (mut response, answer) = answered
-        .unwrap_or_else(|problem: HttpError| (problem.response(), problem.answer()));
-    response.headers_mut().insert(CACHE_STATUS, cache_status(served.status));
+    let (mut response, answer) =
+        answered.unwrap_or_else(|problem: HttpError| (problem.response(), problem.answer()));
+    response
+        .headers_mut()
+        .insert(CACHE_STATUS, cache_status(served.status));
     (response, answer)
 }
 
@@ -70,7 +72,11 @@ fn respond_tile(
     let held = &served.held;
     let coding = encoding::name(tile.encoding);
     let decoded = coding.is_some_and(|coding| !encoding::accepts(asked.headers, coding));
-    let etag = if decoded { decoded_etag(held.etag()) } else { held.etag().clone() };
+    let etag = if decoded {
+        decoded_etag(held.etag())
+    } else {
+        held.etag().clone()
+    };
     let not_modified = is_not_modified(asked.headers, &etag, tile.last_modified);
 
     let mut response = Response::new(Body::empty());
@@ -88,7 +94,10 @@ fn respond_tile(
     if let Some(date) = held.last_modified() {
         headers.insert(LAST_MODIFIED, value(date.clone()));
     }
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(asked.tileset.format().content_type()));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static(asked.tileset.format().content_type()),
+    );
     if let (Some(coding), false) = (coding, decoded) {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding));
     }
@@ -118,7 +127,12 @@ fn cache_control(asked: Asked<'_>) -> HeaderValue {
     if asked.versioned {
         cache_control::for_version(asked.audience, asked.now)
     } else {
-        cache_control::for_tile(asked.tileset.browser(), asked.audience, asked.key, asked.now)
+        cache_control::for_tile(
+            asked.tileset.browser(),
+            asked.audience,
+            asked.key,
+            asked.now,
+        )
     }
 }
 
@@ -136,19 +150,27 @@ fn respond_missing(asked: Asked<'_>) -> Response<Body> {
             .into()
     };
     let (status, content_type, body) = match asked.tileset.missing() {
-        MissingAnswer::NotFound => {
-            (StatusCode::NOT_FOUND, Some("application/problem+json"), problem(StatusCode::NOT_FOUND))
-        }
-        MissingAnswer::Gone => {
-            (StatusCode::GONE, Some("application/problem+json"), problem(StatusCode::GONE))
-        }
+        MissingAnswer::NotFound => (
+            StatusCode::NOT_FOUND,
+            Some("application/problem+json"),
+            problem(StatusCode::NOT_FOUND),
+        ),
+        MissingAnswer::Gone => (
+            StatusCode::GONE,
+            Some("application/problem+json"),
+            problem(StatusCode::GONE),
+        ),
         MissingAnswer::NoContent => (StatusCode::NO_CONTENT, None, Bytes::new()),
-        MissingAnswer::Blank if asked.tileset.format() == TileFormat::Mvt => {
-            (StatusCode::OK, Some(TileFormat::Mvt.content_type()), Bytes::new())
-        }
-        MissingAnswer::Blank => {
-            (StatusCode::OK, Some("image/png"), Bytes::from_static(BLANK_PNG))
-        }
+        MissingAnswer::Blank if asked.tileset.format() == TileFormat::Mvt => (
+            StatusCode::OK,
+            Some(TileFormat::Mvt.content_type()),
+            Bytes::new(),
+        ),
+        MissingAnswer::Blank => (
+            StatusCode::OK,
+            Some("image/png"),
+            Bytes::from_static(BLANK_PNG),
+        ),
     };
     if let Some(content_type) = content_type {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -163,7 +185,9 @@ fn respond_missing(asked: Asked<'_>) -> Response<Body> {
 /// Puts a body in place; for HEAD its length alone (RFC 9110 §9.3.2).
 fn send(method: &Method, response: &mut Response<Body>, body: Bytes) {
     if method == Method::HEAD {
-        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        response
+            .headers_mut()
+            .insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     } else {
         *response.body_mut() = body.into();
     }
@@ -175,7 +199,10 @@ fn protect(headers: &mut HeaderMap, tileset: &Tileset) {
         Access::Session => "same-site",
         Access::Public => "cross-origin",
     };
-    headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static(embedders));
+    headers.insert(
+        CROSS_ORIGIN_RESOURCE_POLICY,
+        HeaderValue::from_static(embedders),
+    );
 }
 
 /// The decoded form has other bytes, so it has another strong tag (RFC 9110 §8.8.3.3).
