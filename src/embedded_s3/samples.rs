@@ -68,6 +68,14 @@ mod tests {
     }
 
     #[test]
+    fn what_the_build_packed_is_there() {
+        assert_eq!(
+            embedded().is_some_and(|pack| !pack.is_empty()),
+            cfg!(tilekeep_samples)
+        );
+    }
+
+    #[test]
     fn a_broken_pack_is_none() {
         for pack in [
             &b""[..],

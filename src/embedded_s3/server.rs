@@ -122,9 +122,8 @@ impl Front {
         fault: Option<Fault>,
         wire: Arc<Wire>,
     ) -> Response<FaultyBody> {
-        let response = match self.service.call(request.map(s3s::Body::from)).await {
-            Ok(response) => response,
-            Err(_) => return empty(StatusCode::INTERNAL_SERVER_ERROR),
+        let Ok(response) = self.service.call(request.map(s3s::Body::from)).await else {
+            return empty(StatusCode::INTERNAL_SERVER_ERROR);
         };
         let (mut parts, body) = response.into_parts();
         if parts.status == StatusCode::NOT_MODIFIED {

@@ -190,15 +190,13 @@ impl<O: Origin> Limited<O> {
             let detail = format!("its turn would come in {expected:?}, after its deadline");
             return Err(held_back(detail, expected));
         }
-        match timeout(deadline, self.slots.acquire()).await {
-            Ok(Ok(slot)) => Ok(slot),
-            // The semaphore is never closed.
-            Ok(Err(_)) | Err(_) => {
-                self.counters.no_time.fetch_add(1, Ordering::Relaxed);
-                let detail = format!("its turn did not come in {deadline:?}");
-                Err(held_back(detail, expected))
-            }
+        // The semaphore is never closed: what fails is the wait.
+        if let Ok(Ok(slot)) = timeout(deadline, self.slots.acquire()).await {
+            return Ok(slot);
         }
+        self.counters.no_time.fetch_add(1, Ordering::Relaxed);
+        let detail = format!("its turn did not come in {deadline:?}");
+        Err(held_back(detail, expected))
     }
 
     /// How long a request waits behind this many, at the speed seen lately.
