@@ -19,9 +19,13 @@ pub(super) fn embedded() -> Option<&'static Pack> {
     OBJECTS.get_or_init(|| read(PACK)).as_ref()
 }
 
-/// Where the tiles are in the sources.
-pub(super) fn folder() -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tiles-sample")
+/// Where the tiles are in the sources, for a build that packed none. One that did has no path of the
+/// machine that built it inside.
+pub(super) fn folder() -> Option<std::path::PathBuf> {
+    #[cfg(tilekeep_samples)]
+    return None;
+    #[cfg(not(tilekeep_samples))]
+    Some(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tiles-sample"))
 }
 
 /// Reads a pack; `None` if it is none.

@@ -202,9 +202,10 @@ impl<O: Origin> Limited<O> {
     /// How long a request waits behind this many, at the speed seen lately.
     fn expected_wait(&self, ahead: usize) -> Duration {
         let service = Duration::from_micros(self.service_micros.load(Ordering::Relaxed));
-        let rounds = ahead / self.settings.concurrency.max(1) + 1;
+        let rounds = ahead / self.settings.concurrency.max(1);
         // Half a service time until the first slot frees, on average.
-        service * u32::try_from(rounds).unwrap_or(u32::MAX) / 2
+        let until_free = service / 2;
+        until_free.saturating_add(service.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX)))
     }
 
     fn learn(&self, took: Duration) {
