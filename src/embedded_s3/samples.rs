@@ -21,6 +21,10 @@ pub(super) fn embedded() -> Option<&'static Pack> {
 
 /// Where the tiles are in the sources, for a build that packed none. One that did has no path of the
 /// machine that built it inside.
+#[allow(
+    clippy::unnecessary_wraps,
+    reason = "which of the two it is depends on the build"
+)]
 pub(super) fn folder() -> Option<std::path::PathBuf> {
     #[cfg(tilekeep_samples)]
     return None;
