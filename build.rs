@@ -9,6 +9,8 @@
 //! Everything that is embedded is first copied to `OUT_DIR`, so that removing `node_modules` later
 //! breaks nothing. Nothing that cargo watches is written here, but for a first `npm ci`.
 
+mod build_samples;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -35,6 +37,7 @@ const LIBRARY_FILES: &[(&str, &str)] = &[
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    build_samples::pack()?;
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
     let out = PathBuf::from(env::var("OUT_DIR")?).join("assets");
     let web = root.join("web");

@@ -48,11 +48,7 @@ pub fn pack() -> io::Result<()> {
     Ok(())
 }
 
-fn collect(
-    folder: &Path,
-    prefix: &str,
-    objects: &mut BTreeMap<String, Vec<u8>>,
-) -> io::Result<()> {
+fn collect(folder: &Path, prefix: &str, objects: &mut BTreeMap<String, Vec<u8>>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -62,7 +58,10 @@ fn collect(
         let key = format!("{prefix}{name}");
         if entry.file_type()?.is_dir() {
             collect(&entry.path(), &format!("{key}/"), objects)?;
-        } else if EXTENSIONS.iter().any(|ext| key.ends_with(&format!(".{ext}"))) {
+        } else if EXTENSIONS
+            .iter()
+            .any(|ext| key.ends_with(&format!(".{ext}")))
+        {
             objects.insert(key, fs::read(entry.path())?);
         }
     }

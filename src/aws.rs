@@ -16,7 +16,6 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
-use aws_types::SdkConfig as TypesSdkConfig;
 
 /// How long a TCP and TLS connection may take. A SYN is repeated after 1 s and again after 3 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -105,7 +104,7 @@ pub enum AwsError {
 #[derive(Debug, Clone)]
 pub struct Aws {
     settings: AwsSettings,
-    base: TypesSdkConfig,
+    base: SdkConfig,
 }
 
 impl Aws {
@@ -262,7 +261,7 @@ mod tests {
                 arn: "arn:aws:iam::1:role/r".into(),
                 external_id: None,
                 session_name: "tilekeep".into(),
-                duration: Duration::from_secs(3600),
+                duration: Duration::from_hours(1),
             }),
             ..local()
         };

@@ -10,6 +10,7 @@ mod access;
 mod faults;
 mod form;
 mod keyring;
+mod listing;
 mod ops;
 mod policy;
 mod samples;

@@ -203,3 +203,10 @@ pub trait Origin: Send + Sync + 'static {
     /// Asks for one tile. Keeps the request's deadline; a whole answer or an error, never a part.
     fn fetch(&self, request: OriginRequest) -> OriginFuture<'_>;
 }
+
+/// A shared origin is one: a test keeps a handle on the twin that it gave away.
+impl<O: Origin + ?Sized> Origin for Arc<O> {
+    fn fetch(&self, request: OriginRequest) -> OriginFuture<'_> {
+        (**self).fetch(request)
+    }
+}

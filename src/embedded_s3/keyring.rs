@@ -188,7 +188,7 @@ mod tests {
         let owner = random_keys("AKIA", false);
         let ring = Keyring::new(&owner, clock.clone());
         let principal = ring.principal(&owner.access_key_id, None).unwrap();
-        let (keys, end) = ring.issue_temporary(principal, Duration::from_secs(900));
+        let (keys, end) = ring.issue_temporary(principal, Duration::from_mins(15));
         assert_eq!(end, Timestamp::from_secs(1_900));
         let token = keys.session_token.as_deref();
         let id = &keys.access_key_id;
@@ -198,7 +198,7 @@ mod tests {
             ring.principal(id, Some("x")).unwrap_err(),
             Stranger::WrongToken
         );
-        clock.advance(Duration::from_secs(900));
+        clock.advance(Duration::from_mins(15));
         assert_eq!(ring.principal(id, token).unwrap_err(), Stranger::Expired);
         assert_eq!(ring.principal("AKIA", None).unwrap_err(), Stranger::Unknown);
     }

@@ -19,9 +19,17 @@ pub(super) fn embedded() -> Option<&'static Pack> {
     OBJECTS.get_or_init(|| read(PACK)).as_ref()
 }
 
-/// Where the tiles are in the sources.
-pub(super) fn folder() -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tiles-sample")
+/// Where the tiles are in the sources, for a build that packed none. One that did has no path of the
+/// machine that built it inside.
+#[allow(
+    clippy::unnecessary_wraps,
+    reason = "which of the two it is depends on the build"
+)]
+pub(super) fn folder() -> Option<std::path::PathBuf> {
+    #[cfg(tilekeep_samples)]
+    return None;
+    #[cfg(not(tilekeep_samples))]
+    Some(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tiles-sample"))
 }
 
 /// Reads a pack; `None` if it is none.
@@ -65,6 +73,14 @@ mod tests {
         assert_eq!(pack.get("a").unwrap(), "xyz");
         assert_eq!(pack.get("b/c").unwrap(), "yz");
         assert_eq!(pack.len(), 2);
+    }
+
+    #[test]
+    fn what_the_build_packed_is_there() {
+        assert_eq!(
+            embedded().is_some_and(|pack| !pack.is_empty()),
+            cfg!(tilekeep_samples)
+        );
     }
 
     #[test]

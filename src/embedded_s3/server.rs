@@ -21,6 +21,8 @@ use s3s::service::S3Service;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tracing::instrument::WithSubscriber;
+use tracing::subscriber::NoSubscriber;
 
 use super::faults::{CannedAnswer, Fault, FaultyBody, Operation, Script, Wire};
 use super::sts;
@@ -122,9 +124,13 @@ impl Front {
         fault: Option<Fault>,
         wire: Arc<Wire>,
     ) -> Response<FaultyBody> {
-        let response = match self.service.call(request.map(s3s::Body::from)).await {
-            Ok(response) => response,
-            Err(_) => return empty(StatusCode::INTERNAL_SERVER_ERROR),
+        // s3s logs whole requests, session tokens included, and each refusal as an error.
+        let answer = self
+            .service
+            .call(request.map(s3s::Body::from))
+            .with_subscriber(NoSubscriber::default());
+        let Ok(response) = answer.await else {
+            return empty(StatusCode::INTERNAL_SERVER_ERROR);
         };
         let (mut parts, body) = response.into_parts();
         if parts.status == StatusCode::NOT_MODIFIED {

@@ -79,8 +79,10 @@ impl Store {
                     let source = match settings.source {
                         BucketSource::Empty => Source::Empty,
                         BucketSource::Folder(folder) => Source::Folder(folder),
-                        BucketSource::Samples => samples::embedded()
-                            .map_or_else(|| Source::Folder(samples::folder()), Source::Pack),
+                        BucketSource::Samples => match samples::embedded() {
+                            Some(pack) => Source::Pack(pack),
+                            None => samples::folder().map_or(Source::Empty, Source::Folder),
+                        },
                     };
                     let bucket = Bucket {
                         source,

@@ -185,7 +185,7 @@ impl Sts {
             keys.access_key_id,
             keys.secret_access_key,
             keys.session_token.unwrap_or_default(),
-            date_time(expires.to_system_time().into()),
+            date_time(&expires.to_system_time().into()),
         ))
     }
 }
@@ -200,7 +200,7 @@ fn caller_identity(caller: &Principal) -> String {
     )
 }
 
-fn date_time(at: Timestamp) -> String {
+fn date_time(at: &Timestamp) -> String {
     let mut text = Vec::new();
     // Writing to a Vec cannot fail, and every time here is one that RFC 3339 can say.
     let _ = at.format(TimestampFormat::DateTime, &mut text);

@@ -190,23 +190,22 @@ impl<O: Origin> Limited<O> {
             let detail = format!("its turn would come in {expected:?}, after its deadline");
             return Err(held_back(detail, expected));
         }
-        match timeout(deadline, self.slots.acquire()).await {
-            Ok(Ok(slot)) => Ok(slot),
-            // The semaphore is never closed.
-            Ok(Err(_)) | Err(_) => {
-                self.counters.no_time.fetch_add(1, Ordering::Relaxed);
-                let detail = format!("its turn did not come in {deadline:?}");
-                Err(held_back(detail, expected))
-            }
+        // The semaphore is never closed: what fails is the wait.
+        if let Ok(Ok(slot)) = timeout(deadline, self.slots.acquire()).await {
+            return Ok(slot);
         }
+        self.counters.no_time.fetch_add(1, Ordering::Relaxed);
+        let detail = format!("its turn did not come in {deadline:?}");
+        Err(held_back(detail, expected))
     }
 
     /// How long a request waits behind this many, at the speed seen lately.
     fn expected_wait(&self, ahead: usize) -> Duration {
         let service = Duration::from_micros(self.service_micros.load(Ordering::Relaxed));
-        let rounds = ahead / self.settings.concurrency.max(1) + 1;
+        let rounds = ahead / self.settings.concurrency.max(1);
         // Half a service time until the first slot frees, on average.
-        service * u32::try_from(rounds).unwrap_or(u32::MAX) / 2
+        let until_free = service / 2;
+        until_free.saturating_add(service.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX)))
     }
 
     fn learn(&self, took: Duration) {

@@ -369,3 +369,33 @@ async fn a_tileset_can_have_a_client_of_its_own() {
     let origin = S3Origin::new(&stranger).with_tileset_client("world", &owner);
     found(fetch(&origin).await);
 }
+
+#[tokio::test]
+async fn credentials_that_are_not_there_are_a_denial_that_says_which() {
+    use aws_credential_types::credential_fn::provide_credentials_fn;
+    use aws_credential_types::provider::error::CredentialsError;
+    let (s3, _) = one_tile().await;
+    let aws = Aws::load(settings(&s3), CredentialSource::Keys(s3.keys().clone())).await;
+    let config = aws.unwrap().s3_config(None).await.unwrap();
+    let none = provide_credentials_fn(|| async {
+        Err(CredentialsError::not_loaded("no profile, no instance role"))
+    });
+    let client = aws_sdk_s3::Client::from_conf(config.credentials_provider(none).build());
+    let origin = S3Origin::new(&client);
+    refused(
+        &origin,
+        OriginErrorKind::Denied,
+        "no credentials in the environment",
+    )
+    .await;
+    assert_eq!(s3.total_requests(), 0, "never sent");
+}
+
+#[tokio::test]
+async fn a_bucket_name_that_cannot_be_one_is_not_asked_for_again_and_again() {
+    let (s3, origin) = one_tile().await;
+    let odd = tileset("world", "Not A Bucket", "{z}/{x}/{y}");
+    let error = origin.fetch(request(&odd, at(0, 0, 0))).await.unwrap_err();
+    assert_eq!(error.kind, OriginErrorKind::Denied, "{error}");
+    assert!(s3.total_requests() <= 1);
+}
