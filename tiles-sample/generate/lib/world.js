@@ -14,7 +14,7 @@ import { encodeIndexed } from "./png.js";
 import * as style from "./style.js";
 
 const SHEET = 2048;
-const PALETTE_SIZE = 128;
+const PALETTE_SIZE = 96;
 
 const require = createRequire(import.meta.url);
 for (const face of ["600-normal", "400-italic"]) {
