@@ -163,15 +163,18 @@ fn config(options: &DemoOptions, folder: &Path, s3: &EmbeddedS3) -> Config {
 
 fn tilesets() -> Vec<TilesetConfig> {
     let values = json!({
-        "description": "Distance to the coast, encoded in the pixels",
+        "description": "Kilometres to the coast, encoded in the pixels",
         // MapLibre's own words for a raster whose pixels are numbers.
         "encoding": "mapbox",
-        "value": { "label": "Distance to the coast", "unit": "km" },
+        "value": { "label": "Distance to the coast", "unit": "km", "min": -2700, "max": 1800 },
     });
     let countries = json!({ "vector_layers": [
-        { "id": "countries", "fields": { "name": "String", "id": "String", "color": "Number" } },
+        { "id": "countries", "fields": {
+            "name": "String", "iso_a2": "String", "iso_a3": "String", "iso_n3": "String",
+            "colour": "Number",
+        } },
         { "id": "borders", "fields": {} },
-        { "id": "labels", "fields": { "name": "String", "rank": "Number" } },
+        { "id": "labels", "fields": { "name": "String", "iso_a2": "String", "rank": "Number" } },
     ] });
     [
         ("world", TileFormat::Png, json!({})),

@@ -9,6 +9,9 @@ mod cli;
 mod config;
 #[cfg(feature = "demo")]
 mod embedded_s3;
+#[cfg(feature = "demo")]
+mod embedded_sts;
+#[cfg(feature = "demo")]
 mod origin_contract;
 #[cfg(feature = "demo")]
 mod origin_s3;
