@@ -128,6 +128,12 @@ impl Writer {
             self.resume_at = None;
             self.state.queue.resume();
         }
+        // Before anything that can fail, and without writing.
+        for op in &ops {
+            if let Op::Drop(segments) = op {
+                self.drop_segments(segments);
+            }
+        }
         if self.state.owes() {
             self.make_room(2 * LEDGER_STEP);
         }
@@ -151,10 +157,7 @@ impl Writer {
         match op {
             Op::Put { key, sequence, .. } => self.put(key, *sequence),
             Op::Touch(key) => self.touch(key),
-            Op::Drop(segments) => {
-                self.drop_segments(segments);
-                Ok(())
-            }
+            Op::Drop(_) => Ok(()),
         }
     }
 
@@ -205,7 +208,13 @@ impl Writer {
     }
 
     fn touch(&mut self, key: &TileKey) -> io::Result<()> {
-        let Some((head, _)) = self.touch_of(key) else {
+        let mut touch = self.touch_of(key);
+        if touch.is_none() {
+            // What it touches may be in the buffer.
+            self.flush(Lane::New)?;
+            touch = self.touch_of(key);
+        }
+        let Some((head, _)) = touch else {
             return Ok(());
         };
         self.state.counters.touches.one();

@@ -23,8 +23,15 @@ pub(super) fn on_disk(path: &Path) -> u64 {
 #[test]
 fn the_capacity_is_never_exceeded_at_any_instant() {
     let dir = tempfile::tempdir().unwrap();
+    struct Done<'a>(&'a AtomicBool);
+    impl Drop for Done<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
     let (most, done) = (AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
+        let _done = Done(&done); // also when an assertion fails
         scope.spawn(|| {
             while !done.load(Ordering::Acquire) {
                 most.fetch_max(on_disk(dir.path()), Ordering::AcqRel);
@@ -46,9 +53,9 @@ fn the_capacity_is_never_exceeded_at_any_instant() {
             assert!(tier.wait_written(LONG));
             let stats = tier.stats();
             assert!(stats.used_bytes <= SMALL);
-            assert!(stats.segments_retired > 5 && stats.reinserted > 0, "{stats:?}");
+            assert!(stats.segments_retired > 5, "{stats:?}");
+            assert!(round == 0 || stats.reinserted > 0, "{stats:?}");
         }
-        done.store(true, Ordering::Release);
     });
     let most = most.into_inner();
     assert!(most <= SMALL, "{most} bytes were on disk, {SMALL} are allowed");

@@ -52,7 +52,9 @@ fn run(acts: &[Act], capacity: u64, keys: u32, exact: bool) {
     let check = |tier: &DiskTier, model: &HashMap<TileKey, Stored>, n: u32| {
         let (found, expected) = (get(tier, &key(n)), model.get(&key(n)));
         if exact || found.is_some() {
-            assert_eq!(found.as_ref(), expected, "key {n}");
+            let brief = |stored: Option<&Stored>| stored.map(Stored::validated_at);
+            let (at, was) = (brief(found.as_ref()), brief(expected));
+            assert!(found.as_ref() == expected, "key {n}: {at:?} instead of {was:?}");
         }
     };
     let matches = |key: &TileKey, nth: u32| key.coord().unwrap().x() % 9 == nth;
