@@ -389,7 +389,7 @@ impl Shared {
         });
         let disk = self.parts.disk.as_ref().map_or(0, |disk| match purge {
             Purge::Hard => disk.invalidate_matching(matches),
-            Purge::Soft => disk.expire_matching(matches, stale_since),
+            Purge::Soft => disk.expire_matching(matches),
         });
         self.parts.metrics.purged.add(Tier::Memory, memory);
         self.parts.metrics.purged.add(Tier::Disk, disk);

@@ -7,6 +7,7 @@
 
 mod cli;
 mod config;
+mod disk;
 #[cfg(feature = "demo")]
 mod embedded_s3;
 #[cfg(feature = "demo")]
@@ -15,3 +16,6 @@ mod embedded_sts;
 mod origin_contract;
 #[cfg(feature = "demo")]
 mod origin_s3;
+mod sessions;
+mod support;
+mod tile_answers;

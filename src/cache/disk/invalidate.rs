@@ -1,0 +1,168 @@
+//! Invalidation (for truth) and expiry: in effect before they return, and after any restart.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::Stored;
+use crate::clock::Timestamp;
+use crate::tile::TileKey;
+
+use super::index::Place;
+use super::ledger::{Line, Verdict};
+use super::record::Kind;
+use super::state::State;
+use super::stats::DiskOperation;
+
+/// How long a purge waits for the index to be whole. Recovery takes seconds at the worst.
+const RECOVERY: Duration = Duration::from_secs(60);
+
+impl State {
+    pub(super) fn invalidate(&self, key: &TileKey) -> bool {
+        let (line, place, found) = {
+            let mut shard = self.index.shard(key);
+            let before = self.next_sequence();
+            let line = dead(*key, before);
+            let recovering = self.tell_recovery(|recovering| recovering.verdicts.add(line));
+            let queued = shard.pending.remove(key).is_some();
+            let entry = shard.entries.pop(key);
+            let known = entry.is_some_and(|entry| !entry.is_bad());
+            if entry.is_none() && !queued && !recovering {
+                return false;
+            }
+            let place = entry.and_then(|e| Some((e.place.slot(), shard.segment(e.place)?.id)));
+            (line, place, known || queued)
+        };
+        self.counters.invalidations.add(u64::from(found));
+        self.write_down(&[line], place.into_iter().collect());
+        found
+    }
+
+    pub(super) fn invalidate_matching(&self, predicate: impl Fn(&TileKey) -> bool) -> u64 {
+        self.queue.wait_recovered(RECOVERY);
+        let mut count = 0;
+        for nth in 0..super::index::SHARDS {
+            let mut lines = Vec::new();
+            let mut segments = Vec::new();
+            {
+                let mut shard = self.index.shard_at(nth);
+                let before = self.next_sequence();
+                let keys = shard.matching(&predicate);
+                for key in keys {
+                    let queued = shard.pending.remove(&key).is_some();
+                    let entry = shard.entries.pop(&key);
+                    count += u64::from(queued || entry.is_some_and(|entry| !entry.is_bad()));
+                    let id = |place: Place| Some((place.slot(), shard.segment(place)?.id));
+                    segments.extend(entry.and_then(|entry| id(entry.place)));
+                    lines.push(dead(key, before));
+                }
+            }
+            self.write_down(&lines, segments);
+        }
+        self.counters.invalidations.add(count);
+        count
+    }
+
+    pub(super) fn expire_matching(&self, predicate: impl Fn(&TileKey) -> bool) -> u64 {
+        self.queue.wait_recovered(RECOVERY);
+        let mut count = 0;
+        for nth in 0..super::index::SHARDS {
+            let mut lines = Vec::new();
+            {
+                let mut shard = self.index.shard_at(nth);
+                let before = self.next_sequence();
+                for key in shard.matching(&predicate) {
+                    if let Some(pending) = shard.pending.get_mut(&key) {
+                        pending.validated_at = Timestamp::default();
+                    }
+                    if let Some(entry) = shard.entries.peek_mut(&key) {
+                        entry.set_validated_at(Timestamp::default());
+                    }
+                    count += 1;
+                    lines.push(Line {
+                        key,
+                        before,
+                        verdict: Verdict::Stale,
+                    });
+                }
+            }
+            self.write_down(&lines, Vec::new());
+        }
+        self.counters.expirations.add(count);
+        count
+    }
+
+    pub(super) fn touch(&self, key: TileKey, validated_at: Timestamp) {
+        {
+            let mut shard = self.index.shard(&key);
+            self.tell_recovery(|recovering| {
+                recovering.touched.insert(key);
+            });
+            let shard = &mut *shard;
+            let pending = shard.pending.get_mut(&key).map(|p| p.validated_at = validated_at);
+            let entry = shard.entries.peek_mut(&key).filter(|entry| !entry.is_bad());
+            let entry = entry.map(|entry| entry.set_validated_at(validated_at));
+            if pending.or(entry).is_none() {
+                return;
+            }
+        }
+        if let Err(reason) = self.queue.touch(key) {
+            self.counters.skipped(reason);
+        }
+    }
+
+    /// Writes lines into the ledger. Should that fail, the segments that hold what must not come
+    /// back are deleted, which needs no room.
+    fn write_down(&self, lines: &[Line], mut segments: Vec<(u16, u64)>) {
+        if lines.is_empty() {
+            return;
+        }
+        if let Err(error) = self.write_or_owe(lines) {
+            self.counters.io_error(DiskOperation::Write, &error);
+            segments.sort_unstable();
+            segments.dedup();
+            self.queue.drop_segments(segments);
+            self.queue.wait_idle(RECOVERY);
+        } else {
+            self.queue.sync();
+        }
+    }
+
+    /// A newer response was not taken: what is here is not it, so the origin is asked again.
+    pub(super) fn outdated(&self, key: &TileKey) {
+        let mut shard = self.index.shard(key);
+        if let Some(entry) = shard.entries.peek_mut(key) {
+            entry.set_validated_at(Timestamp::default());
+        }
+        if let Some(pending) = shard.pending.get_mut(key) {
+            pending.validated_at = Timestamp::default();
+        }
+    }
+
+    /// Whether what is written of a key is that there is no such tile.
+    pub(super) fn is_absent(&self, key: &TileKey) -> bool {
+        let shard = self.index.shard(key);
+        let entry = shard.entries.peek(key).filter(|entry| !entry.is_bad());
+        entry.is_some_and(|entry| entry.kind() == Kind::Absence) && !shard.pending.contains_key(key)
+    }
+
+    pub(super) fn admit(&self, key: TileKey, stored: Arc<Stored>) -> u64 {
+        let mut shard = self.index.shard(&key);
+        let sequence = self.next_sequence();
+        let validated_at = stored.validated_at();
+        let pending = super::index::Pending {
+            stored,
+            validated_at,
+            sequence,
+        };
+        shard.pending.insert(key, pending);
+        sequence
+    }
+}
+
+fn dead(key: TileKey, before: u64) -> Line {
+    Line {
+        key,
+        before,
+        verdict: Verdict::Dead,
+    }
+}
