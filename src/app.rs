@@ -194,6 +194,7 @@ impl App {
         let admin_parts = AdminParts {
             metrics: metrics.clone(),
             cache: cache.clone(),
+            tilesets: parts.tilesets.clone(),
             shutdown: ending.clone(),
             listen: addresses.admin,
             token: config

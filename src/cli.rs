@@ -6,6 +6,7 @@
 #[cfg(feature = "demo")]
 mod demo;
 mod prompt;
+mod purge;
 mod serve;
 mod token;
 mod user;
@@ -58,6 +59,7 @@ enum Command {
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
     Serve(serve::ServeArgs),
+    Purge(purge::PurgeArgs),
     #[command(subcommand)]
     Token(token::TokenCommand),
     #[command(subcommand)]
@@ -156,6 +158,7 @@ pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(args),
+        Command::Purge(args) => purge::run(args),
         Command::Serve(args) => serve::run(&args),
         Command::Token(command) => token::run(&command),
         Command::User(command) => user::run(command),

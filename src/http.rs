@@ -16,6 +16,7 @@ pub mod front;
 pub mod pages;
 pub mod problem;
 pub mod public;
+pub mod purge;
 pub mod route;
 pub mod server;
 mod session;

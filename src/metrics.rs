@@ -196,6 +196,12 @@ label_enum! {
         Eviction = "eviction",
         /// A body was already there and stored once.
         Duplicate = "duplicate",
+        /// A hot entry moved when its segment was retired.
+        Reinsertion = "reinsertion",
+        /// A revalidation was recorded without its body.
+        Touch = "touch",
+        /// A purge dropped an entry or marked it stale.
+        Invalidation = "invalidation",
     }
 }
 
@@ -229,6 +235,8 @@ pub struct Metrics {
     pub memory_bytes: IntGauge,
     /// Entries in the memory tier.
     pub memory_entries: IntGauge,
+    /// Entries that went for space.
+    pub memory_evictions: IntCounter,
     /// Bytes on disk.
     pub disk_bytes: IntGauge,
     /// Entries in the disk tier's index.
@@ -310,6 +318,11 @@ impl Metrics {
                 "Bytes held by the memory tier, with its own overhead.",
             ),
             memory_entries: gauge(r, "tilekeep_memory_entries", "Entries in the memory tier."),
+            memory_evictions: counter(
+                r,
+                "tilekeep_memory_evictions_total",
+                "Entries that the memory tier dropped for space.",
+            ),
             disk_bytes: gauge(
                 r,
                 "tilekeep_disk_bytes",

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use moka::notification::RemovalCause;
 use moka::sync::Cache;
 
 use super::stored::{ContentHash, Stored, StoredTile};
@@ -161,18 +162,27 @@ enum MemoryValue {
 pub struct MemoryTier {
     cache: Cache<MemoryKey, MemoryValue, foldhash::fast::RandomState>,
     seen: SeenBodies,
+    evictions: Arc<AtomicU64>,
 }
 
 impl MemoryTier {
     /// A tier of at most `capacity` bytes, its own overhead included.
     pub fn new(capacity: u64) -> Self {
+        let evictions = Arc::new(AtomicU64::new(0));
+        let evicted = evictions.clone();
         let cache = Cache::builder()
             .max_capacity(capacity)
+            .eviction_listener(move |_, _, cause| {
+                if cause == RemovalCause::Size {
+                    evicted.fetch_add(1, Ordering::Relaxed);
+                }
+            })
             .weigher(|_: &MemoryKey, value: &MemoryValue| weight(value))
             .build_with_hasher(foldhash::fast::RandomState::default());
         Self {
             cache,
             seen: SeenBodies::for_capacity(capacity),
+            evictions,
         }
     }
 
@@ -283,6 +293,11 @@ impl MemoryTier {
     /// How many bytes they weigh. Approximate while work is pending.
     pub fn weighted_bytes(&self) -> u64 {
         self.cache.weighted_size()
+    }
+
+    /// How many entries went for space.
+    pub fn evictions(&self) -> u64 {
+        self.evictions.load(Ordering::Relaxed)
     }
 
     /// Settles pending work, so that counts are exact.

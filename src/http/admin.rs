@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, OriginalUri, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use hyper::body::Incoming;
@@ -21,13 +21,19 @@ use tower_service::Service as _;
 
 use super::body::Body;
 use super::problem::HttpError;
+use super::purge::purge;
 use super::site::problem;
 use crate::auth::{AuthError, bearer_token};
 use crate::cache::TileCache;
-use crate::metrics::{Metrics, TierLabel};
+use crate::cache::disk::DiskStats;
+use crate::metrics::{DiskEvent, Label as _, Metrics, follow};
 use crate::shutdown::Shutdown;
+use crate::tile::Tilesets;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// A purge's list of tiles at most.
+const MAX_BODY: usize = 4 << 20;
 
 /// What the admin side is made of.
 pub struct AdminParts {
@@ -35,6 +41,8 @@ pub struct AdminParts {
     pub metrics: Arc<Metrics>,
     /// For gauges and purges.
     pub cache: TileCache,
+    /// What can be purged.
+    pub tilesets: Tilesets,
     /// Not ready from the moment the end was asked for.
     pub shutdown: Shutdown,
     /// Where it listens: an address that a client may name.
@@ -49,8 +57,10 @@ pub fn router(parts: Arc<AdminParts>) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .route("/purge", post(purge))
         .fallback(|| async { problem(&HttpError::UnknownPage) })
-        .method_not_allowed_fallback(|| async { problem(&HttpError::Method("GET, HEAD")) })
+        .method_not_allowed_fallback(not_allowed)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(parts.clone(), guard))
         .with_state(parts)
 }
@@ -161,6 +171,39 @@ fn observe(parts: &AdminParts) {
     if let Some(memory) = parts.cache.memory() {
         metrics.memory_bytes.set(gauge(memory.weighted_bytes()));
         metrics.memory_entries.set(gauge(memory.entries()));
+        follow(&metrics.memory_evictions, memory.evictions());
     }
-    let _ = TierLabel::Disk;
+    if let Some(disk) = parts.cache.disk() {
+        let stats = disk.stats();
+        metrics.disk_bytes.set(gauge(stats.used_bytes));
+        metrics.disk_entries.set(gauge(stats.entries));
+        follow(&metrics.disk_written_bytes, stats.written_bytes);
+        for event in DiskEvent::ALL {
+            metrics.disk.follow(*event, count(&stats, *event));
+        }
+    }
+}
+
+fn count(stats: &DiskStats, event: DiskEvent) -> u64 {
+    match event {
+        DiskEvent::Hit => stats.hits,
+        DiskEvent::Miss => stats.misses + stats.misses_overtaken + stats.misses_dangling,
+        DiskEvent::Corrupt => stats.corrupt.iter().sum(),
+        DiskEvent::IoError => stats.io_errors.iter().sum(),
+        DiskEvent::Write => stats.writes,
+        DiskEvent::Skipped => stats.skipped.iter().sum(),
+        DiskEvent::Eviction => stats.evictions,
+        DiskEvent::Duplicate => stats.dedup_hits,
+        DiskEvent::Reinsertion => stats.reinserted,
+        DiskEvent::Touch => stats.touches,
+        DiskEvent::Invalidation => stats.invalidations + stats.expirations,
+    }
+}
+
+async fn not_allowed(OriginalUri(uri): OriginalUri) -> Response {
+    problem(&HttpError::Method(if uri.path() == "/purge" {
+        "POST"
+    } else {
+        "GET, HEAD"
+    }))
 }

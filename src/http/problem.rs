@@ -28,6 +28,8 @@ pub enum HttpError {
     Malformed(Malformed),
     /// A request whose content is wrong, in words.
     BadRequest(&'static str),
+    /// A purge that makes no sense, in words; the admin side's alone.
+    BadPurge(String),
     /// No session, or one that is not valid.
     Unauthorized(AuthError),
     /// No such tileset, or not for this session: the two look alike.
@@ -69,7 +71,7 @@ impl HttpError {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Malformed(_) | Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Malformed(_) | Self::BadRequest(_) | Self::BadPurge(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized(_) | Self::WrongPassword => StatusCode::UNAUTHORIZED,
             Self::UnknownTileset
             | Self::UnknownPage
@@ -97,7 +99,9 @@ impl HttpError {
     /// The metric's label.
     pub fn answer(&self) -> Answer {
         match self {
-            Self::Method(_) | Self::Malformed(_) | Self::BadRequest(_) => Answer::Malformed,
+            Self::Method(_) | Self::Malformed(_) | Self::BadRequest(_) | Self::BadPurge(_) => {
+                Answer::Malformed
+            }
             Self::Unauthorized(_) | Self::WrongPassword => Answer::Unauthorized,
             Self::UnknownTileset
             | Self::UnknownPage
@@ -127,6 +131,7 @@ impl HttpError {
                 "The only density that a tile's address can name is @2x.".into()
             }
             Self::BadRequest(what) => (*what).into(),
+            Self::BadPurge(what) => format!("This purge was not done: {what}."),
             Self::Unauthorized(error) => match error {
                 AuthError::Missing => "Sign in first: there is no session.".into(),
                 AuthError::Expired => "The session has ended. Sign in again.".into(),

@@ -5,6 +5,7 @@
     reason = "in a test, and in what helps it, a panic is the report"
 )]
 
+mod caches;
 mod cli;
 mod config;
 mod disk;
@@ -12,6 +13,7 @@ mod disk;
 mod embedded_s3;
 #[cfg(feature = "demo")]
 mod embedded_sts;
+mod house;
 #[cfg(feature = "demo")]
 mod origin_contract;
 #[cfg(feature = "demo")]

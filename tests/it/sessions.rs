@@ -17,7 +17,13 @@ const APP: &str = "https://app.example.com";
 async fn server() -> Running {
     let world = spec("world", TileFormat::Png);
     let memory = MemoryOrigin::new();
-    memory.put(&tileset(world.clone()), TileCoord::new(0, 0, 0).unwrap(), Scale::One, "tile", None);
+    memory.put(
+        &tileset(world.clone()),
+        TileCoord::new(0, 0, 0).unwrap(),
+        Scale::One,
+        "tile",
+        None,
+    );
     let mut config = config([world]);
     config.server.cors_origins = vec![WebOrigin::parse(APP).unwrap()];
     support::start(config, Arc::new(memory)).await
@@ -31,7 +37,12 @@ async fn log_in(server: &Running, user: &str, password: &str, headers: &[(&str, 
 }
 
 fn cookie(answer: &Answer) -> String {
-    answer.header("set-cookie").split(';').next().unwrap().to_owned()
+    answer
+        .header("set-cookie")
+        .split(';')
+        .next()
+        .unwrap()
+        .to_owned()
 }
 
 #[tokio::test]
@@ -41,7 +52,13 @@ async fn a_log_in_gives_a_cookie_that_opens_tiles_until_the_log_out() {
     assert_eq!(session.status, StatusCode::OK);
     assert_eq!(session.json()["sub"], "anna");
     let set = session.header("set-cookie");
-    for part in ["tilekeep_session=", "; HttpOnly", "; SameSite=Lax", "; Path=/", "; Max-Age=43200"] {
+    for part in [
+        "tilekeep_session=",
+        "; HttpOnly",
+        "; SameSite=Lax",
+        "; Path=/",
+        "; Max-Age=43200",
+    ] {
         assert!(set.contains(part), "{set}");
     }
     assert!(!set.contains("Secure"), "plain http on loopback: {set}");
@@ -51,11 +68,15 @@ async fn a_log_in_gives_a_cookie_that_opens_tiles_until_the_log_out() {
         headers.extend_from_slice(extra);
         headers
     };
-    let tile = server.send(Method::GET, "/world/0/0/0.png", &with(&[]), "").await;
+    let tile = server
+        .send(Method::GET, "/world/0/0/0.png", &with(&[]), "")
+        .await;
     assert_eq!(tile.status, StatusCode::OK);
     let shown = server.send(Method::GET, "/session", &with(&[]), "").await;
     assert_eq!(shown.json()["exp"], session.json()["exp"]);
-    let ended = server.send(Method::DELETE, "/session", &with(&[SAME]), "").await;
+    let ended = server
+        .send(Method::DELETE, "/session", &with(&[SAME]), "")
+        .await;
     assert_eq!(ended.status, StatusCode::NO_CONTENT);
     assert_eq!(ended.header("clear-site-data"), "\"cache\"");
     assert!(ended.header("set-cookie").contains("Max-Age=0"));
@@ -69,20 +90,32 @@ async fn a_log_in_gives_a_cookie_that_opens_tiles_until_the_log_out() {
 #[tokio::test]
 async fn a_form_goes_on_to_where_it_came_from_but_never_elsewhere() {
     let server = server().await;
-    for (next, place) in [("%2Fmap%23x%3D1", "/map#x=1"), ("%2F%2Fevil.example", "/"), ("", "/")] {
+    for (next, place) in [
+        ("%2Fmap%23x%3D1", "/map#x=1"),
+        ("%2F%2Fevil.example", "/"),
+        ("", "/"),
+    ] {
         let body = format!("username=anna&password=secret&next={next}");
-        let answer = server.send(Method::POST, "/session", &[FORM, SAME], body).await;
+        let answer = server
+            .send(Method::POST, "/session", &[FORM, SAME], body)
+            .await;
         assert_eq!(answer.status, StatusCode::SEE_OTHER);
         assert_eq!(answer.header("location"), place);
         assert!(answer.header("set-cookie").starts_with("tilekeep_session="));
     }
     let wrong = "username=anna%22%3E&password=no&next=%2Fmap";
-    let refused = server.send(Method::POST, "/session", &[FORM, SAME], wrong).await;
+    let refused = server
+        .send(Method::POST, "/session", &[FORM, SAME], wrong)
+        .await;
     assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
     let page = String::from_utf8(refused.body.to_vec()).unwrap();
     assert!(page.contains("Name or password is wrong."));
     assert!(!page.contains("anna\">"), "what was typed is escaped");
-    assert!(refused.header("content-security-policy").contains("default-src 'none'"));
+    assert!(
+        refused
+            .header("content-security-policy")
+            .contains("default-src 'none'")
+    );
     server.stop().await;
 }
 
@@ -92,16 +125,25 @@ async fn a_page_of_another_site_can_neither_log_in_nor_out() {
     let session = log_in(&server, "anna", "secret", &[]).await;
     let cookie = cookie(&session);
     let hostile: [&[(&str, &str)]; 4] = [
-        &[("sec-fetch-site", "cross-site"), ("origin", "https://evil.example")],
+        &[
+            ("sec-fetch-site", "cross-site"),
+            ("origin", "https://evil.example"),
+        ],
         // A sister domain is not this site.
-        &[("sec-fetch-site", "same-site"), ("origin", "https://evil.example.com")],
+        &[
+            ("sec-fetch-site", "same-site"),
+            ("origin", "https://evil.example.com"),
+        ],
         &[("origin", "https://evil.example")],
         &[("origin", "null")],
     ];
     for headers in hostile {
         let answer = log_in(&server, "anna", "secret", headers).await;
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{headers:?}");
-        for (method, path) in [(Method::DELETE, "/session"), (Method::POST, "/session/renew")] {
+        for (method, path) in [
+            (Method::DELETE, "/session"),
+            (Method::POST, "/session/renew"),
+        ] {
             let mut all = vec![("cookie", cookie.as_str())];
             all.extend_from_slice(headers);
             let answer = server.send(method, path, &all, "").await;
@@ -116,8 +158,13 @@ async fn a_page_of_another_site_can_neither_log_in_nor_out() {
     assert_eq!(with_cookie.status, StatusCode::FORBIDDEN);
     // A listed origin may.
     let listed = [("sec-fetch-site", "same-site"), ("origin", APP)];
-    assert_eq!(log_in(&server, "anna", "secret", &listed).await.status, StatusCode::OK);
-    let shown = server.send(Method::GET, "/session", &[("cookie", &cookie)], "").await;
+    assert_eq!(
+        log_in(&server, "anna", "secret", &listed).await.status,
+        StatusCode::OK
+    );
+    let shown = server
+        .send(Method::GET, "/session", &[("cookie", &cookie)], "")
+        .await;
     assert_eq!(shown.status, StatusCode::OK, "the session is still there");
     server.stop().await;
 }
@@ -128,7 +175,9 @@ async fn a_log_in_as_somebody_else_ends_the_first_and_clears_the_cache() {
     let annas = cookie(&log_in(&server, "anna", "secret", &[]).await);
     let berts = log_in(&server, "bert", "other", &[SAME, ("cookie", &annas)]).await;
     assert_eq!(berts.header("clear-site-data"), "\"cache\"");
-    let shown = server.send(Method::GET, "/session", &[("cookie", &annas)], "").await;
+    let shown = server
+        .send(Method::GET, "/session", &[("cookie", &annas)], "")
+        .await;
     assert_eq!(shown.status, StatusCode::UNAUTHORIZED);
     server.stop().await;
 }
@@ -151,15 +200,26 @@ async fn a_session_past_half_its_life_is_renewed_by_a_tile_that_its_cookie_opene
     let session = log_in(&server, "anna", "secret", &[]).await;
     let cookie = cookie(&session);
     let headers = [("cookie", cookie.as_str())];
-    let early = server.send(Method::GET, "/world/0/0/0.png", &headers, "").await;
+    let early = server
+        .send(Method::GET, "/world/0/0/0.png", &headers, "")
+        .await;
     assert!(!early.headers.contains_key("set-cookie"));
     server.clock.advance(std::time::Duration::from_hours(7));
-    let missing = server.send(Method::GET, "/world/1/0/0.png", &headers, "").await;
+    let missing = server
+        .send(Method::GET, "/world/1/0/0.png", &headers, "")
+        .await;
     assert_eq!(missing.status, StatusCode::NOT_FOUND);
-    assert!(!missing.headers.contains_key("set-cookie"), "only 200 and 304 renew");
-    let late = server.send(Method::GET, "/world/0/0/0.png", &headers, "").await;
+    assert!(
+        !missing.headers.contains_key("set-cookie"),
+        "only 200 and 304 renew"
+    );
+    let late = server
+        .send(Method::GET, "/world/0/0/0.png", &headers, "")
+        .await;
     assert!(late.header("set-cookie").starts_with("tilekeep_session="));
-    let again = server.send(Method::GET, "/world/0/0/0.png", &headers, "").await;
+    let again = server
+        .send(Method::GET, "/world/0/0/0.png", &headers, "")
+        .await;
     assert!(!again.headers.contains_key("set-cookie"), "once a minute");
     server.stop().await;
 }
@@ -174,19 +234,32 @@ async fn the_admin_side_answers_to_itself_alone() {
     server.get("/world/0/0/0.png").await;
     let metrics = get("/metrics", &[]).await;
     let text = String::from_utf8(metrics.body.to_vec()).unwrap();
-    assert!(text.contains("tilekeep_tiles_served_total{source=\"origin\"} 1"), "{text}");
+    assert!(
+        text.contains("tilekeep_tiles_served_total{source=\"origin\"} 1"),
+        "{text}"
+    );
     for path in ["/healthz", "/readyz"] {
         assert_eq!(get(path, &[]).await.status, StatusCode::OK, "{path}");
     }
-    assert_eq!(get("/metrics", &[("host", "evil.example")]).await.status, StatusCode::BAD_REQUEST);
     assert_eq!(
-        get("/metrics", &[("sec-fetch-site", "cross-site")]).await.status,
+        get("/metrics", &[("host", "evil.example")]).await.status,
+        StatusCode::BAD_REQUEST
+    );
+    assert_eq!(
+        get("/metrics", &[("sec-fetch-site", "cross-site")])
+            .await
+            .status,
         StatusCode::FORBIDDEN
     );
     assert_eq!(
-        get("/metrics", &[("origin", "https://evil.example")]).await.status,
+        get("/metrics", &[("origin", "https://evil.example")])
+            .await
+            .status,
         StatusCode::FORBIDDEN
     );
-    assert_eq!(server.send(Method::GET, "/metrics", &[], "").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(
+        server.send(Method::GET, "/metrics", &[], "").await.status,
+        StatusCode::NOT_FOUND
+    );
     server.stop().await;
 }

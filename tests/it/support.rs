@@ -13,15 +13,11 @@ use tilekeep::app::{Addresses, App, Provided};
 use tilekeep::auth::{
     Claims, Grants, KeyMaterial, KeyRing, KeySettings, PasswordHash, Secret, User, Users,
 };
-use tilekeep::cache::TileCache;
 use tilekeep::clock::{Clock, Timestamp};
 use tilekeep::config::{CacheConfig, Config, Server, TilesetConfig};
-use tilekeep::metrics::Metrics;
 use tilekeep::origin::Origin;
 use tilekeep::shutdown::Trigger;
-use tilekeep::tile::{
-    Access, Bounds, BrowserCaching, Delivery, TileFormat, Tileset, TilesetSpec,
-};
+use tilekeep::tile::{Access, Bounds, BrowserCaching, Delivery, TileFormat, Tileset, TilesetSpec};
 use tokio::task::JoinHandle;
 
 /// When the tests' clocks start.
@@ -58,7 +54,10 @@ pub fn tileset(spec: TilesetSpec) -> Arc<Tileset> {
 pub fn config(tilesets: impl IntoIterator<Item = TilesetSpec>) -> Config {
     let tilesets: Vec<_> = tilesets
         .into_iter()
-        .map(|spec| TilesetConfig { tileset: tileset(spec), assume_role: None })
+        .map(|spec| TilesetConfig {
+            tileset: tileset(spec),
+            assume_role: None,
+        })
         .collect();
     let first = tilesets.first().map(|t| t.tileset.name().to_owned());
     Config {
@@ -69,7 +68,10 @@ pub fn config(tilesets: impl IntoIterator<Item = TilesetSpec>) -> Config {
             shutdown_grace: Duration::from_secs(5),
             ..Server::default()
         },
-        cache: CacheConfig { memory: 64 << 20, ..CacheConfig::default() },
+        cache: CacheConfig {
+            memory: 64 << 20,
+            ..CacheConfig::default()
+        },
         tilesets,
         ..Config::default()
     }
@@ -79,8 +81,6 @@ pub fn config(tilesets: impl IntoIterator<Item = TilesetSpec>) -> Config {
 pub struct Running {
     pub addresses: Addresses,
     pub clock: Clock,
-    pub metrics: Arc<Metrics>,
-    pub cache: TileCache,
     trigger: Trigger,
     served: JoinHandle<()>,
     client: Client<HttpConnector, Full<Bytes>>,
@@ -97,7 +97,9 @@ pub struct Answer {
 impl Answer {
     /// A header's text; empty where there is none.
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
     }
 
     /// The body as JSON.
@@ -120,13 +122,26 @@ pub fn token(claims: &Claims) -> String {
 }
 
 fn keys() -> KeyRing {
-    let material = KeyMaterial::Hs256 { secret: Secret::new(KEY) };
-    KeyRing::new(vec![KeySettings { id: "test".into(), material }]).unwrap()
+    let material = KeyMaterial::Hs256 {
+        secret: Secret::new(KEY),
+    };
+    KeyRing::new(vec![KeySettings {
+        id: "test".into(),
+        material,
+    }])
+    .unwrap()
 }
 
 /// Starts a server over an origin; `anna` logs in with `secret`.
 pub async fn start(config: Config, origin: Arc<dyn Origin>) -> Running {
-    start_with(config, Provided { origin: Some(origin), ..Provided::default() }).await
+    start_with(
+        config,
+        Provided {
+            origin: Some(origin),
+            ..Provided::default()
+        },
+    )
+    .await
 }
 
 /// Starts a server over whatever is provided.
@@ -151,11 +166,16 @@ pub async fn start_with(config: Config, provided: Provided) -> Running {
         ..provided
     };
     let app = App::start(config, provided).await.unwrap();
-    let (addresses, metrics, cache) = (app.addresses(), app.metrics(), app.cache());
-    let trigger = app.trigger();
+    let (addresses, trigger) = (app.addresses(), app.trigger());
     let served = tokio::spawn(app.run());
     let client = Client::builder(TokioExecutor::new()).build_http();
-    Running { addresses, clock, metrics, cache, trigger, served, client }
+    Running {
+        addresses,
+        clock,
+        trigger,
+        served,
+        client,
+    }
 }
 
 impl Running {
@@ -167,7 +187,8 @@ impl Running {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Answer {
-        self.send_to(self.addresses.public, method, path, headers, body).await
+        self.send_to(self.addresses.public, method, path, headers, body)
+            .await
     }
 
     /// Sends a request to one of its sides.
@@ -179,7 +200,9 @@ impl Running {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Answer {
-        let mut request = Request::builder().method(method).uri(format!("http://{to}{path}"));
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("http://{to}{path}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -187,7 +210,11 @@ impl Running {
         let response = self.client.request(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        Answer { status: parts.status, headers: parts.headers, body }
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        }
     }
 
     /// GET with a bearer token for everything, and further headers.
@@ -206,7 +233,8 @@ impl Running {
     /// GET with other claims.
     pub async fn get_as(&self, claims: &Claims, path: &str) -> Answer {
         let bearer = format!("Bearer {}", token(claims));
-        self.send(Method::GET, path, &[("authorization", &bearer)], "").await
+        self.send(Method::GET, path, &[("authorization", &bearer)], "")
+            .await
     }
 
     /// Stops it and waits for its end.

@@ -38,12 +38,21 @@ async fn server() -> (Running, Arc<FailingOrigin<MemoryOrigin>>) {
 async fn server_with(
     change: impl FnOnce(&mut tilekeep::config::Config),
 ) -> (Running, Arc<FailingOrigin<MemoryOrigin>>) {
-    let open = TilesetSpec { access: Access::Public, ..spec("open", TileFormat::Png) };
+    let open = TilesetSpec {
+        access: Access::Public,
+        ..spec("open", TileFormat::Png)
+    };
     let roads = spec("roads", TileFormat::Mvt);
     let memory = MemoryOrigin::new();
     let modified = Some(1_700_000_000);
     memory.put(&tileset(world()), at(3, 1, 2), Scale::One, PNG, modified);
-    memory.put(&tileset(roads.clone()), at(3, 1, 2), Scale::One, gzip(b"roads"), modified);
+    memory.put(
+        &tileset(roads.clone()),
+        at(3, 1, 2),
+        Scale::One,
+        gzip(b"roads"),
+        modified,
+    );
     memory.put(&tileset(open.clone()), at(3, 1, 2), Scale::One, PNG, None);
     let origin = Arc::new(FailingOrigin::new(memory));
     let mut config = config([world(), roads, open]);
@@ -60,8 +69,14 @@ async fn a_tile_has_all_its_headers_and_no_others_that_matter() {
     assert_eq!(first.body, PNG);
     assert_eq!(first.header("content-type"), "image/png");
     assert_eq!(first.header("content-length"), PNG.len().to_string());
-    assert_eq!(first.header("cache-status"), "tilekeep; fwd=miss; stored; detail=origin");
-    assert_eq!(first.header("last-modified"), "Tue, 14 Nov 2023 22:13:20 GMT");
+    assert_eq!(
+        first.header("cache-status"),
+        "tilekeep; fwd=miss; stored; detail=origin"
+    );
+    assert_eq!(
+        first.header("last-modified"),
+        "Tue, 14 Nov 2023 22:13:20 GMT"
+    );
     assert_eq!(first.header("x-content-type-options"), "nosniff");
     assert_eq!(first.header("cross-origin-resource-policy"), "same-site");
     assert_eq!(first.header("vary"), "Origin");
@@ -73,15 +88,27 @@ async fn a_tile_has_all_its_headers_and_no_others_that_matter() {
         assert!(!first.headers.contains_key(absent), "{absent}");
     }
     let again = server.get("/world/3/1/2.png").await;
-    assert_eq!(again.header("cache-status"), "tilekeep; hit; ttl=3600; detail=memory");
-    assert_eq!((again.header("etag"), again.header("cache-control")), (etag, control));
+    assert_eq!(
+        again.header("cache-status"),
+        "tilekeep; hit; ttl=3600; detail=memory"
+    );
+    assert_eq!(
+        (again.header("etag"), again.header("cache-control")),
+        (etag, control)
+    );
     server.stop().await;
 }
 
 #[tokio::test]
 async fn aliases_are_the_same_entry() {
     let (server, origin) = server().await;
-    for path in ["/world/3/1/2.png", "/world/3/1/2", "/3/1/2", "/3/1/2.png", "/world/3/1/2.png?x=1"] {
+    for path in [
+        "/world/3/1/2.png",
+        "/world/3/1/2",
+        "/3/1/2",
+        "/3/1/2.png",
+        "/world/3/1/2.png?x=1",
+    ] {
         assert_eq!(server.get(path).await.status, StatusCode::OK, "{path}");
     }
     assert_eq!(server.get("/roads/3/1/2.pbf").await.status, StatusCode::OK);
@@ -96,13 +123,32 @@ async fn refusals_come_in_the_order_of_the_contract() {
     let nobody = async |method: Method, path: &str| server.send(method, path, &[], "").await;
     // Method before everything.
     let put = nobody(Method::PUT, "/world/3/1/2.png").await;
-    assert_eq!((put.status, put.header("allow")), (StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD, OPTIONS"));
+    assert_eq!(
+        (put.status, put.header("allow")),
+        (StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD, OPTIONS")
+    );
     // Malformed before the session.
-    for path in ["/world/03/1/2", "/world/3/1/x.png", "/world/3/1/2@3x.png", "/world/3/1/-2", "//", "/%2e%2e/x"] {
-        assert_eq!(nobody(Method::GET, path).await.status, StatusCode::BAD_REQUEST, "{path}");
+    for path in [
+        "/world/03/1/2",
+        "/world/3/1/x.png",
+        "/world/3/1/2@3x.png",
+        "/world/3/1/-2",
+        "//",
+        "/%2e%2e/x",
+    ] {
+        assert_eq!(
+            nobody(Method::GET, path).await.status,
+            StatusCode::BAD_REQUEST,
+            "{path}"
+        );
     }
     // The session before whether the tileset exists.
-    for path in ["/world/3/1/2.png", "/nowhere/3/1/2.png", "/world/9/1/2.png", "/world.json"] {
+    for path in [
+        "/world/3/1/2.png",
+        "/nowhere/3/1/2.png",
+        "/world/9/1/2.png",
+        "/world.json",
+    ] {
         let answer = nobody(Method::GET, path).await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{path}");
         assert_eq!(answer.header("www-authenticate"), "Bearer");
@@ -120,12 +166,28 @@ async fn refusals_come_in_the_order_of_the_contract() {
     assert_eq!(status("/nowhere/3/1/2.png").await, StatusCode::NOT_FOUND);
     assert_eq!(status("/world/4/1/2.png").await, StatusCode::FORBIDDEN);
     assert_eq!(status("/world/3/7/2.png").await, StatusCode::FORBIDDEN);
-    let signer = Claims { scope: Some("sign".into()), ..claims() };
-    assert_eq!(server.get_as(&signer, "/world/3/1/2.png").await.status, StatusCode::FORBIDDEN);
+    let signer = Claims {
+        scope: Some("sign".into()),
+        ..claims()
+    };
+    assert_eq!(
+        server.get_as(&signer, "/world/3/1/2.png").await.status,
+        StatusCode::FORBIDDEN
+    );
     // Then what the tileset cannot have, asking no origin.
     let calls = origin.calls();
-    for path in ["/world/6/1/2.png", "/world/3/8/2.png", "/world/3/1/2.jpg", "/world/3/1/2@2x.png", "/world/99/0/0"] {
-        assert_eq!(server.get(path).await.status, StatusCode::NOT_FOUND, "{path}");
+    for path in [
+        "/world/6/1/2.png",
+        "/world/3/8/2.png",
+        "/world/3/1/2.jpg",
+        "/world/3/1/2@2x.png",
+        "/world/99/0/0",
+    ] {
+        assert_eq!(
+            server.get(path).await.status,
+            StatusCode::NOT_FOUND,
+            "{path}"
+        );
     }
     assert_eq!(origin.calls(), calls);
     server.stop().await;
@@ -135,11 +197,16 @@ async fn refusals_come_in_the_order_of_the_contract() {
 async fn only_page_navigations_are_sent_to_the_log_in() {
     let (server, _) = server().await;
     let with = async |headers: &[(&str, &str)]| {
-        server.send(Method::GET, "/map?x=1", headers, "").await
+        server
+            .send(Method::GET, "/world/3/1/2.png?x=1", headers, "")
+            .await
     };
     let navigation = with(&[("sec-fetch-mode", "navigate")]).await;
     assert_eq!(navigation.status, StatusCode::SEE_OTHER);
-    assert_eq!(navigation.header("location"), "/login?next=/map%3Fx%3D1");
+    assert_eq!(
+        navigation.header("location"),
+        "/login?next=/world/3/1/2.png%3Fx%3D1"
+    );
     let old_browser = with(&[("accept", "text/html,application/xhtml+xml")]).await;
     assert_eq!(old_browser.status, StatusCode::SEE_OTHER);
     for headers in [
@@ -179,7 +246,11 @@ async fn a_conditional_request_is_answered_304_with_the_200s_headers() {
         ("range", "bytes=0-3"),
     ] {
         let answer = server.get_with("/world/3/1/2.png", &[(name, value)]).await;
-        assert_eq!((answer.status, &answer.body[..]), (StatusCode::OK, PNG), "{value}");
+        assert_eq!(
+            (answer.status, &answer.body[..]),
+            (StatusCode::OK, PNG),
+            "{value}"
+        );
     }
     server.stop().await;
 }
@@ -190,7 +261,9 @@ async fn head_is_get_without_the_body() {
     let bearer = format!("Bearer {}", token(&claims()));
     let headers = [("authorization", bearer.as_str())];
     let get = server.get("/world/3/1/2.png").await;
-    let head = server.send(Method::HEAD, "/world/3/1/2.png", &headers, "").await;
+    let head = server
+        .send(Method::HEAD, "/world/3/1/2.png", &headers, "")
+        .await;
     assert_eq!(head.status, StatusCode::OK);
     assert!(head.body.is_empty());
     for same in ["content-length", "content-type", "etag", "cache-control"] {
@@ -202,9 +275,14 @@ async fn head_is_get_without_the_body() {
 #[tokio::test]
 async fn an_encoded_tile_is_declared_or_decoded() {
     let (server, _) = server().await;
-    let encoded = server.get_with("/roads/3/1/2.mvt", &[("accept-encoding", "br, gzip")]).await;
+    let encoded = server
+        .get_with("/roads/3/1/2.mvt", &[("accept-encoding", "br, gzip")])
+        .await;
     assert_eq!(encoded.header("content-encoding"), "gzip");
-    assert_eq!(encoded.header("content-type"), "application/vnd.mapbox-vector-tile");
+    assert_eq!(
+        encoded.header("content-type"),
+        "application/vnd.mapbox-vector-tile"
+    );
     assert_eq!(encoded.header("vary"), "Accept-Encoding, Origin");
     assert_eq!(encoded.body, gzip(b"roads"));
     let plain = server.get("/roads/3/1/2.mvt").await;
@@ -213,10 +291,15 @@ async fn an_encoded_tile_is_declared_or_decoded() {
     assert_eq!(plain.header("vary"), "Accept-Encoding, Origin");
     assert_ne!(plain.header("etag"), encoded.header("etag"));
     let tag = plain.header("etag");
-    let again = server.get_with("/roads/3/1/2.mvt", &[("if-none-match", tag)]).await;
+    let again = server
+        .get_with("/roads/3/1/2.mvt", &[("if-none-match", tag)])
+        .await;
     assert_eq!(again.status, StatusCode::NOT_MODIFIED);
     let other = [("if-none-match", tag), ("accept-encoding", "gzip")];
-    assert_eq!(server.get_with("/roads/3/1/2.mvt", &other).await.status, StatusCode::OK);
+    assert_eq!(
+        server.get_with("/roads/3/1/2.mvt", &other).await.status,
+        StatusCode::OK
+    );
     server.stop().await;
 }
 
@@ -225,20 +308,53 @@ async fn a_missing_tile_is_answered_as_its_tileset_says() {
     let kinds = [
         ("a", TileFormat::Png, None, StatusCode::NOT_FOUND),
         ("b", TileFormat::Mvt, None, StatusCode::NO_CONTENT),
-        ("c", TileFormat::Mvt, Some(MissingAnswer::Gone), StatusCode::GONE),
-        ("d", TileFormat::Png, Some(MissingAnswer::NoContent), StatusCode::NO_CONTENT),
-        ("e", TileFormat::Jpg, Some(MissingAnswer::Blank), StatusCode::OK),
-        ("f", TileFormat::Mvt, Some(MissingAnswer::Blank), StatusCode::OK),
+        (
+            "c",
+            TileFormat::Mvt,
+            Some(MissingAnswer::Gone),
+            StatusCode::GONE,
+        ),
+        (
+            "d",
+            TileFormat::Png,
+            Some(MissingAnswer::NoContent),
+            StatusCode::NO_CONTENT,
+        ),
+        (
+            "e",
+            TileFormat::Jpg,
+            Some(MissingAnswer::Blank),
+            StatusCode::OK,
+        ),
+        (
+            "f",
+            TileFormat::Mvt,
+            Some(MissingAnswer::Blank),
+            StatusCode::OK,
+        ),
     ];
-    let specs = kinds.map(|(name, format, missing, _)| TilesetSpec { missing, ..spec(name, format) });
+    let specs = kinds.map(|(name, format, missing, _)| TilesetSpec {
+        missing,
+        ..spec(name, format)
+    });
     let server = support::start(config(specs), Arc::new(MemoryOrigin::new())).await;
     for (name, _, _, status) in kinds {
         let answer = server.get(&format!("/{name}/1/0/0")).await;
         assert_eq!(answer.status, status, "{name}");
-        assert_eq!(answer.header("cache-control"), "private, max-age=300", "{name}");
-        assert_eq!(answer.header("cache-status"), "tilekeep; fwd=miss; stored; detail=origin");
+        assert_eq!(
+            answer.header("cache-control"),
+            "private, max-age=300",
+            "{name}"
+        );
+        assert_eq!(
+            answer.header("cache-status"),
+            "tilekeep; fwd=miss; stored; detail=origin"
+        );
         let again = server.get(&format!("/{name}/1/0/0")).await;
-        assert_eq!(again.header("cache-status"), "tilekeep; hit; ttl=300; detail=memory");
+        assert_eq!(
+            again.header("cache-status"),
+            "tilekeep; hit; ttl=300; detail=memory"
+        );
     }
     let blank = server.get("/e/1/0/0").await;
     assert_eq!(blank.header("content-type"), "image/png");
@@ -277,7 +393,11 @@ async fn the_origins_failures_keep_their_meaning() {
 #[tokio::test]
 async fn cors_is_on_every_answer_for_a_listed_origin_alone() {
     let (server, origin) = server().await;
-    let tag = server.get("/world/3/1/2.png").await.header("etag").to_owned();
+    let tag = server
+        .get("/world/3/1/2.png")
+        .await
+        .header("etag")
+        .to_owned();
     origin.fail_next(1, Fault::error(OriginErrorKind::Server));
     let bearer = format!("Bearer {}", token(&claims()));
     let auth = ("authorization", bearer.as_str());
@@ -295,34 +415,73 @@ async fn cors_is_on_every_answer_for_a_listed_origin_alone() {
         ours.push(("origin", ORIGIN));
         let answer = server.send(Method::GET, path, &ours, "").await;
         assert_eq!(answer.status.as_u16(), status, "{path}");
-        assert_eq!(answer.header("access-control-allow-origin"), ORIGIN, "{path}");
+        assert_eq!(
+            answer.header("access-control-allow-origin"),
+            ORIGIN,
+            "{path}"
+        );
         assert_eq!(answer.header("access-control-allow-credentials"), "true");
-        assert_eq!(answer.header("access-control-expose-headers"), "Cache-Status, ETag, Retry-After");
+        assert_eq!(
+            answer.header("access-control-expose-headers"),
+            "Cache-Status, ETag, Retry-After"
+        );
         assert!(answer.header("vary").contains("Origin"));
         let mut theirs = headers;
         theirs.push(("origin", "https://evil.example"));
         let answer = server.send(Method::GET, path, &theirs, "").await;
-        assert!(!answer.headers.contains_key("access-control-allow-origin"), "{path}");
+        assert!(
+            !answer.headers.contains_key("access-control-allow-origin"),
+            "{path}"
+        );
         assert!(answer.header("vary").contains("Origin"));
     }
-    let preflight = server.send(Method::OPTIONS, "/world/3/1/2.png", &[("origin", ORIGIN)], "").await;
+    let preflight = server
+        .send(
+            Method::OPTIONS,
+            "/world/3/1/2.png",
+            &[("origin", ORIGIN)],
+            "",
+        )
+        .await;
     assert_eq!(preflight.status, StatusCode::NO_CONTENT);
-    assert_eq!(preflight.header("access-control-allow-methods"), "GET, HEAD, OPTIONS");
+    assert_eq!(
+        preflight.header("access-control-allow-methods"),
+        "GET, HEAD, OPTIONS"
+    );
     server.stop().await;
 }
 
 #[tokio::test]
 async fn a_version_in_the_url_makes_the_answer_immutable_within_the_session() {
-    let versioned = TilesetSpec { version: Some("2026-11".into()), ..world() };
+    let versioned = TilesetSpec {
+        version: Some("2026-11".into()),
+        ..world()
+    };
     let memory = MemoryOrigin::new();
-    memory.put(&tileset(versioned.clone()), at(3, 1, 2), Scale::One, PNG, None);
+    memory.put(
+        &tileset(versioned.clone()),
+        at(3, 1, 2),
+        Scale::One,
+        PNG,
+        None,
+    );
     let server = support::start(config([versioned]), Arc::new(memory)).await;
     let control = async |path: &str| server.get(path).await.header("cache-control").to_owned();
-    assert_eq!(control("/world/3/1/2.png?v=2026-11").await, "private, max-age=86400, immutable");
-    assert!(control("/world/3/1/2.png?v=2026-10").await.contains("stale-while-revalidate"));
+    assert_eq!(
+        control("/world/3/1/2.png?v=2026-11").await,
+        "private, max-age=86400, immutable"
+    );
+    assert!(
+        control("/world/3/1/2.png?v=2026-10")
+            .await
+            .contains("stale-while-revalidate")
+    );
     let json = server.get("/world.json").await.json();
     let template = json["tiles"][0].as_str().unwrap();
-    assert!(template.ends_with("/world/{z}/{x}/{y}.png?v=2026-11"), "{template}");
+    assert!(
+        template.ends_with("/world/{z}/{x}/{y}.png?v=2026-11"),
+        "{template}"
+    );
     server.stop().await;
 }
 
@@ -333,7 +492,9 @@ async fn a_public_tileset_needs_no_session_and_the_others_do() {
     assert_eq!(open.status, StatusCode::OK);
     assert!(open.header("cache-control").starts_with("public, max-age="));
     assert_eq!(open.header("cross-origin-resource-policy"), "cross-origin");
-    let list = server.send(Method::GET, "/", &[("accept", "application/json")], "").await;
+    let list = server
+        .send(Method::GET, "/", &[("accept", "application/json")], "")
+        .await;
     assert_eq!(list.json().as_array().unwrap().len(), 1);
     assert_eq!(list.json()[0]["name"], "open");
     server.stop().await;
@@ -353,12 +514,21 @@ async fn bounds_and_tilejson_are_those_of_the_tileset() {
     let outside = server.get("/world/4/8/8.png").await;
     assert_eq!(outside.status, StatusCode::NOT_FOUND);
     assert_eq!(outside.header("cache-control"), "private, max-age=300");
-    assert!(!outside.headers.contains_key("cache-status"), "no cache was asked");
+    assert!(
+        !outside.headers.contains_key("cache-status"),
+        "no cache was asked"
+    );
     let json = server.get("/world.json").await.json();
     let base = format!("http://{}", server.addresses.public);
     assert_eq!(json["tilejson"], "3.0.0");
-    assert_eq!(json["tiles"][0], format!("{base}/world/{{z}}/{{x}}/{{y}}.png"));
-    assert_eq!(json["bounds"], serde_json::json!([176.0, -20.0, -178.0, -15.0]));
+    assert_eq!(
+        json["tiles"][0],
+        format!("{base}/world/{{z}}/{{x}}/{{y}}.png")
+    );
+    assert_eq!(
+        json["bounds"],
+        serde_json::json!([176.0, -20.0, -178.0, -15.0])
+    );
     assert_eq!(json["attribution"], "Survey");
     server.stop().await;
 }
@@ -366,7 +536,10 @@ async fn bounds_and_tilejson_are_those_of_the_tileset() {
 #[tokio::test]
 async fn explain_needs_its_scope_and_tells_where_a_tile_is() {
     let (server, _) = server().await;
-    let explainer = Claims { scope: Some("tiles explain".into()), ..claims() };
+    let explainer = Claims {
+        scope: Some("tiles explain".into()),
+        ..claims()
+    };
     let path = "/world/3/1/2/explain";
     assert_eq!(server.get(path).await.status, StatusCode::FORBIDDEN);
     let before = server.get_as(&explainer, path).await.json();

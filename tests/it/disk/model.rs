@@ -54,7 +54,10 @@ fn run(acts: &[Act], capacity: u64, keys: u32, exact: bool) {
         if exact || found.is_some() {
             let brief = |stored: Option<&Stored>| stored.map(Stored::validated_at);
             let (at, was) = (brief(found.as_ref()), brief(expected));
-            assert!(found.as_ref() == expected, "key {n}: {at:?} instead of {was:?}");
+            assert!(
+                found.as_ref() == expected,
+                "key {n}: {at:?} instead of {was:?}"
+            );
         }
     };
     let matches = |key: &TileKey, nth: u32| key.coord().unwrap().x() % 9 == nth;
@@ -82,7 +85,11 @@ fn run(acts: &[Act], capacity: u64, keys: u32, exact: bool) {
             Act::Invalidate(n) => {
                 let known = model.remove(&key(n)).is_some();
                 let found = tier.invalidate(&key(n));
-                assert!(if exact { found == known } else { known || !found });
+                assert!(if exact {
+                    found == known
+                } else {
+                    known || !found
+                });
             }
             Act::Purge(nth) => {
                 tier.invalidate_matching(|key| matches(key, nth));
