@@ -10,11 +10,13 @@
 //! | 0..32 | header: `TKlg`, version, zeros, XXH3-64 of the 24 bytes before |
 //! | each 32 | key, sequence number with the verdict in its lowest byte, XXH3-64 of the 24 bytes before |
 //!
+//! Segments that are being retired are here too.
+//!
 //! Invariant: a verdict is in the file before the caller hears of it. A ledger that is missing or
 //! damaged is a loss of truth, not of entries: then everything that it might have spoken of is
 //! stale, and the origin is asked again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 
@@ -39,6 +41,9 @@ pub(super) enum Verdict {
     Stale,
     /// Those of every key are stale.
     AllStale,
+    /// Not of a key, nor of a moment: the segment with this id is gone, even if it is there. What
+    /// was hot in it has begun to move, so that its records can be there twice.
+    Retired,
 }
 
 /// One line.
@@ -51,12 +56,22 @@ pub(super) struct Line {
 }
 
 impl Line {
+    /// That speaks of no key.
+    pub(super) fn keyless(verdict: Verdict, before: u64) -> Self {
+        Self {
+            key: TileKey::from_bytes([0; 16]),
+            before,
+            verdict,
+        }
+    }
+
     fn encode(self) -> [u8; LINE_LEN] {
         let mut bytes = [0; LINE_LEN];
         let verdict = match self.verdict {
             Verdict::Dead => 1,
             Verdict::Stale => 2,
             Verdict::AllStale => 3,
+            Verdict::Retired => 4,
         };
         bytes[..16].copy_from_slice(&self.key.to_bytes());
         bytes[16..24].copy_from_slice(&(self.before << 8 | verdict).to_le_bytes());
@@ -77,6 +92,7 @@ impl Line {
                 1 => Verdict::Dead,
                 2 => Verdict::Stale,
                 3 => Verdict::AllStale,
+                4 => Verdict::Retired,
                 _ => return None,
             },
         })
@@ -88,6 +104,7 @@ impl Line {
 pub(super) struct Verdicts {
     keys: HashMap<TileKey, (u64, u64)>,
     all_stale: u64,
+    retired: HashSet<u64>,
     /// The highest number that a line has.
     pub(super) newest: u64,
 }
@@ -100,6 +117,10 @@ impl Verdicts {
             Verdict::Stale => (0, line.before),
             Verdict::AllStale => {
                 self.all_stale = self.all_stale.max(line.before);
+                return;
+            }
+            Verdict::Retired => {
+                self.retired.insert(line.before);
                 return;
             }
         };
@@ -117,17 +138,25 @@ impl Verdicts {
         self.keys.get(key).map_or(0, |known| known.1).max(self.all_stale)
     }
 
+    /// Whether the segment with this id is gone, even if it is there.
+    pub(super) fn is_retired(&self, id: u64) -> bool {
+        self.retired.contains(&id)
+    }
+
+    /// Forgets segments that are not there.
+    pub(super) fn retain_retired(&mut self, is_there: impl Fn(u64) -> bool) {
+        self.retired.retain(|&id| is_there(id));
+    }
+
     /// The lines that come to the same, for those keys that `oldest` knows the oldest record of.
     pub(super) fn lines(&self, oldest: &HashMap<TileKey, u64>) -> Vec<Line> {
         let mut lines = Vec::new();
         // It is one line, and speaks of keys that nobody counts.
         if self.all_stale > 0 {
-            lines.push(Line {
-                key: TileKey::from_bytes([0; 16]),
-                before: self.all_stale,
-                verdict: Verdict::AllStale,
-            });
+            lines.push(Line::keyless(Verdict::AllStale, self.all_stale));
         }
+        let retired = self.retired.iter();
+        lines.extend(retired.map(|&id| Line::keyless(Verdict::Retired, id)));
         for (&key, &(dead, stale)) in &self.keys {
             let Some(&oldest) = oldest.get(&key) else {
                 continue;

@@ -42,6 +42,11 @@ impl Writer {
 
     fn recover_segment(&mut self, listed: Listed, touches: &mut Touches) -> Result<(), Unusable> {
         let path = self.state.folder.segment(listed.id);
+        let recovering = lock(&self.state.recovering);
+        if recovering.as_ref().is_some_and(|r| r.verdicts.is_retired(listed.id)) {
+            return Err(Unusable::Retired);
+        }
+        drop(recovering);
         let file = self.state.io.open(&path).map_err(Unusable::Unreadable)?;
         segment::check_header(&file, listed.id)?;
         let contents = segment::contents(&file, listed.id).map_err(Unusable::Unreadable)?;
@@ -69,8 +74,8 @@ impl Writer {
     /// Deletes a file that is no segment of ours, and says so.
     fn discard(&self, listed: Listed, why: &Unusable) {
         let path = self.state.folder.segment(listed.id);
-        // One that was made and never written to is nothing to speak of.
-        if !matches!(why, Unusable::Empty) {
+        // A crash leaves such, and that is nothing to speak of.
+        if !matches!(why, Unusable::Empty | Unusable::Retired) {
             self.state.counters.segments_discarded.one();
             tracing::warn!(
                 file = %path.display(),
@@ -147,8 +152,7 @@ impl Writer {
             shard.entries.demote(&found.key);
             return None;
         };
-        // Rare: a crash between writing a record and burying the one before, or between moving it
-        // and deleting the segment that it was in.
+        // Rare: a crash after writing a record that was replaced while it was written.
         let rival = shard.segment(known.place).cloned();
         drop(shard);
         let rival = rival.and_then(|segment| sequence_at(&segment, known.place, &found.key));

@@ -15,6 +15,7 @@ use crate::clock::Timestamp;
 use crate::tile::TileKey;
 
 use super::index::Place;
+use super::ledger::{Line, Verdict};
 use super::record::{self, Head, Kind};
 use super::segment::{self, Segment, SummaryEntry};
 use super::stats::DiskOperation;
@@ -72,7 +73,11 @@ impl Writer {
         }
         let whole = contents.as_ref().is_ok_and(|contents| contents.sealed);
         let entries = contents.map(|contents| contents.entries).unwrap_or_default();
-        if let Err(error) = self.move_hot(&segment, &entries) {
+        // First of all it is dead for any later restart: a crash in the midst of this must not leave
+        // records behind of which nobody knows that they are there twice.
+        let line = Line::keyless(Verdict::Retired, segment.id);
+        let moved = self.state.write_or_owe(&[line]);
+        if let Err(error) = moved.and_then(|()| self.move_hot(&segment, &entries)) {
             // Then it is lost like the rest. Space has to come from somewhere.
             self.state.counters.io_error(DiskOperation::Write, &error);
         }
@@ -125,7 +130,7 @@ impl Writer {
         self.flush(Lane::Moved)?;
         // Touches named the old places.
         for key in touched {
-            if let Some((head, _)) = self.touch_of(&key) {
+            if let Some(head) = self.touch_of(&key) {
                 self.append(Lane::Moved, &head, &[], Staged::Touched)?;
             }
         }

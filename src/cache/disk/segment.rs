@@ -121,6 +121,8 @@ pub(super) enum Unusable {
     Damaged,
     #[error("nothing was ever written to it")]
     Empty,
+    #[error("it was being retired")]
+    Retired,
     #[error("{0}")]
     Unreadable(io::Error),
 }

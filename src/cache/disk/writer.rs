@@ -208,13 +208,11 @@ impl Writer {
     }
 
     fn touch(&mut self, key: &TileKey) -> io::Result<()> {
-        let mut touch = self.touch_of(key);
-        if touch.is_none() {
+        if self.state.index.shard(key).pending.contains_key(key) {
             // What it touches may be in the buffer.
             self.flush(Lane::New)?;
-            touch = self.touch_of(key);
         }
-        let Some((head, _)) = touch else {
+        let Some(head) = self.touch_of(key) else {
             return Ok(());
         };
         self.state.counters.touches.one();
@@ -222,14 +220,14 @@ impl Writer {
     }
 
     /// The record that says when this key's record was last validated.
-    pub(super) fn touch_of(&self, key: &TileKey) -> Option<(Head, Entry)> {
+    pub(super) fn touch_of(&self, key: &TileKey) -> Option<Head> {
         let shard = self.state.index.shard(key);
         let entry = *shard.entries.peek(key).filter(|entry| !entry.is_bad())?;
         let segment = shard.segment(entry.place)?;
         let sequence = self.state.next_sequence();
         let mut head = Head::bare(Kind::Touch, sequence, *key, entry.validated_at());
         head.content = touched(segment.id, entry.place.offset_units());
-        Some((head, entry))
+        Some(head)
     }
 
     /// Adds a record to a lane's buffer, opening, writing and sealing as need be.
@@ -456,7 +454,8 @@ impl Writer {
         if self.state.ledger_len() < self.compact_at {
             return Ok(());
         }
-        let (until, verdicts) = self.state.ledger_so_far()?;
+        let (until, mut verdicts) = self.state.ledger_so_far()?;
+        verdicts.retain_retired(|id| self.state.folder.segment(id).exists());
         let keys: HashSet<&TileKey> = verdicts.keys().collect();
         let mut oldest = std::collections::HashMap::new();
         let mut note = |entry: &SummaryEntry| {
