@@ -277,11 +277,7 @@ fn open_ledger(
          the origin is asked about every tile again before it is served"
     );
     let before = state::session_start(newest.max(verdicts.newest));
-    verdicts.add(Line {
-        key: TileKey::from_bytes([0; 16]),
-        before,
-        verdict: Verdict::AllStale,
-    });
+    verdicts.add(Line::keyless(Verdict::AllStale, before));
     let ledger = Ledger::create(io, &draft, &path, &verdicts.all_lines())?;
     Ok((Lost::Yes(ledger), verdicts))
 }

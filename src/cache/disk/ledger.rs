@@ -10,11 +10,13 @@
 //! | 0..32 | header: `TKlg`, version, zeros, XXH3-64 of the 24 bytes before |
 //! | each 32 | key, sequence number with the verdict in its lowest byte, XXH3-64 of the 24 bytes before |
 //!
+//! Segments that are being retired are here too.
+//!
 //! Invariant: a verdict is in the file before the caller hears of it. A ledger that is missing or
 //! damaged is a loss of truth, not of entries: then everything that it might have spoken of is
 //! stale, and the origin is asked again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 
@@ -39,6 +41,9 @@ pub(super) enum Verdict {
     Stale,
     /// Those of every key are stale.
     AllStale,
+    /// Not of a key, nor of a moment: the segment with this id is gone, even if it is there. What
+    /// was hot in it has begun to move, so that its records can be there twice.
+    Retired,
 }
 
 /// One line.
@@ -51,12 +56,22 @@ pub(super) struct Line {
 }
 
 impl Line {
+    /// That speaks of no key.
+    pub(super) fn keyless(verdict: Verdict, before: u64) -> Self {
+        Self {
+            key: TileKey::from_bytes([0; 16]),
+            before,
+            verdict,
+        }
+    }
+
     fn encode(self) -> [u8; LINE_LEN] {
         let mut bytes = [0; LINE_LEN];
         let verdict = match self.verdict {
             Verdict::Dead => 1,
             Verdict::Stale => 2,
             Verdict::AllStale => 3,
+            Verdict::Retired => 4,
         };
         bytes[..16].copy_from_slice(&self.key.to_bytes());
         bytes[16..24].copy_from_slice(&(self.before << 8 | verdict).to_le_bytes());
@@ -77,6 +92,7 @@ impl Line {
                 1 => Verdict::Dead,
                 2 => Verdict::Stale,
                 3 => Verdict::AllStale,
+                4 => Verdict::Retired,
                 _ => return None,
             },
         })
@@ -88,6 +104,7 @@ impl Line {
 pub(super) struct Verdicts {
     keys: HashMap<TileKey, (u64, u64)>,
     all_stale: u64,
+    retired: HashSet<u64>,
     /// The highest number that a line has.
     pub(super) newest: u64,
 }
@@ -102,6 +119,10 @@ impl Verdicts {
                 self.all_stale = self.all_stale.max(line.before);
                 return;
             }
+            Verdict::Retired => {
+                self.retired.insert(line.before);
+                return;
+            }
         };
         let known = self.keys.entry(line.key).or_default();
         *known = (known.0.max(dead), known.1.max(stale));
@@ -114,10 +135,17 @@ impl Verdicts {
 
     /// Records of the key with lower numbers are stale.
     pub(super) fn stale_before(&self, key: &TileKey) -> u64 {
-        self.keys
-            .get(key)
-            .map_or(0, |known| known.1)
-            .max(self.all_stale)
+        self.keys.get(key).map_or(0, |known| known.1).max(self.all_stale)
+    }
+
+    /// Whether the segment with this id is gone, even if it is there.
+    pub(super) fn is_retired(&self, id: u64) -> bool {
+        self.retired.contains(&id)
+    }
+
+    /// Forgets segments that are not there.
+    pub(super) fn retain_retired(&mut self, is_there: impl Fn(u64) -> bool) {
+        self.retired.retain(|&id| is_there(id));
     }
 
     /// The lines that come to the same, for those keys that `oldest` knows the oldest record of.
@@ -125,23 +153,17 @@ impl Verdicts {
         let mut lines = Vec::new();
         // It is one line, and speaks of keys that nobody counts.
         if self.all_stale > 0 {
-            lines.push(Line {
-                key: TileKey::from_bytes([0; 16]),
-                before: self.all_stale,
-                verdict: Verdict::AllStale,
-            });
+            lines.push(Line::keyless(Verdict::AllStale, self.all_stale));
         }
+        let retired = self.retired.iter();
+        lines.extend(retired.map(|&id| Line::keyless(Verdict::Retired, id)));
         for (&key, &(dead, stale)) in &self.keys {
             let Some(&oldest) = oldest.get(&key) else {
                 continue;
             };
             for (before, verdict) in [(dead, Verdict::Dead), (stale, Verdict::Stale)] {
                 if before > oldest {
-                    lines.push(Line {
-                        key,
-                        before,
-                        verdict,
-                    });
+                    lines.push(Line { key, before, verdict });
                 }
             }
         }
@@ -213,12 +235,7 @@ impl Ledger {
     }
 
     /// Makes a ledger with these lines, in place of any that is there.
-    pub(super) fn create(
-        io: &DiskIo,
-        draft: &Path,
-        path: &Path,
-        lines: &[Line],
-    ) -> io::Result<Self> {
+    pub(super) fn create(io: &DiskIo, draft: &Path, path: &Path, lines: &[Line]) -> io::Result<Self> {
         match std::fs::remove_file(draft) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -283,11 +300,7 @@ mod tests {
 
     fn line(n: u64, verdict: Verdict) -> Line {
         let key = TileKey::from_bytes(u128::from(n % 3).to_le_bytes());
-        Line {
-            key,
-            before: n,
-            verdict,
-        }
+        Line { key, before: n, verdict }
     }
 
     fn found(path: &Path) -> (bool, Verdicts) {
@@ -302,29 +315,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (draft, path) = (dir.path().join("draft"), dir.path().join("ledger"));
         let mut ledger = Ledger::create(&DiskIo::System, &draft, &path, &[]).unwrap();
-        ledger
-            .append(&[line(3, Verdict::Dead), line(4, Verdict::Stale)])
-            .unwrap();
-        ledger
-            .append(&[line(6, Verdict::Dead), line(9, Verdict::Stale)])
-            .unwrap();
+        ledger.append(&[line(3, Verdict::Dead), line(4, Verdict::Stale)]).unwrap();
+        ledger.append(&[line(6, Verdict::Dead), line(9, Verdict::Stale)]).unwrap();
         let (whole, verdicts) = found(&path);
         let key = |n| line(n, Verdict::Dead).key;
         assert!(whole && verdicts.newest == 9);
-        assert_eq!(
-            (
-                verdicts.dead_before(&key(0)),
-                verdicts.stale_before(&key(0))
-            ),
-            (6, 9)
-        );
-        assert_eq!(
-            (
-                verdicts.dead_before(&key(1)),
-                verdicts.stale_before(&key(1))
-            ),
-            (0, 4)
-        );
+        assert_eq!((verdicts.dead_before(&key(0)), verdicts.stale_before(&key(0))), (6, 9));
+        assert_eq!((verdicts.dead_before(&key(1)), verdicts.stale_before(&key(1))), (0, 4));
         let oldest = HashMap::from([(key(0), 6), (key(1), 1)]);
         let mut kept = verdicts.lines(&oldest);
         kept.sort_unstable_by_key(|line| line.before);

@@ -42,6 +42,11 @@ impl Writer {
 
     fn recover_segment(&mut self, listed: Listed, touches: &mut Touches) -> Result<(), Unusable> {
         let path = self.state.folder.segment(listed.id);
+        let recovering = lock(&self.state.recovering);
+        if recovering.as_ref().is_some_and(|r| r.verdicts.is_retired(listed.id)) {
+            return Err(Unusable::Retired);
+        }
+        drop(recovering);
         let file = self.state.io.open(&path).map_err(Unusable::Unreadable)?;
         segment::check_header(&file, listed.id)?;
         let contents = segment::contents(&file, listed.id).map_err(Unusable::Unreadable)?;
@@ -69,8 +74,8 @@ impl Writer {
     /// Deletes a file that is no segment of ours, and says so.
     fn discard(&self, listed: Listed, why: &Unusable) {
         let path = self.state.folder.segment(listed.id);
-        // One that was made and never written to is nothing to speak of.
-        if !matches!(why, Unusable::Empty) {
+        // A crash leaves such, and that is nothing to speak of.
+        if !matches!(why, Unusable::Empty | Unusable::Retired) {
             self.state.counters.segments_discarded.one();
             tracing::warn!(
                 file = %path.display(),
@@ -94,9 +99,7 @@ impl Writer {
             match entry.kind {
                 Kind::Touch => {
                     let touch = (entry.sequence, entry.key, entry.validated_at);
-                    let known = touches
-                        .entry((entry.content, entry.offset))
-                        .or_insert(touch);
+                    let known = touches.entry((entry.content, entry.offset)).or_insert(touch);
                     if known.0 < touch.0 {
                         *known = touch;
                     }
@@ -149,17 +152,11 @@ impl Writer {
             shard.entries.demote(&found.key);
             return None;
         };
-        // Rare: a crash between writing a record and burying the one before, or between moving it
-        // and deleting the segment that it was in.
+        // Rare: a crash after writing a record that was replaced while it was written.
         let rival = shard.segment(known.place).cloned();
         drop(shard);
         let rival = rival.and_then(|segment| sequence_at(&segment, known.place, &found.key));
-        tracing::debug!(
-            segment = id,
-            ?rival,
-            found = found.sequence,
-            "two records of one key"
-        );
+        tracing::debug!(segment = id, ?rival, found = found.sequence, "two records of one key");
         match rival {
             Some(rival) if rival > found.sequence => Some(dead(rival)),
             Some(rival) if rival == found.sequence => None,
@@ -181,15 +178,11 @@ impl Writer {
                 continue;
             };
             let same = entry.place.offset_units() == offset
-                && shard
-                    .segment(entry.place)
-                    .is_some_and(|segment| segment.id == id);
-            let newest = lock(&self.state.recovering)
-                .as_ref()
-                .is_some_and(|recovering| {
-                    sequence > recovering.verdicts.stale_before(&key)
-                        && !recovering.touched.contains(&key)
-                });
+                && shard.segment(entry.place).is_some_and(|segment| segment.id == id);
+            let newest = lock(&self.state.recovering).as_ref().is_some_and(|recovering| {
+                sequence > recovering.verdicts.stale_before(&key)
+                    && !recovering.touched.contains(&key)
+            });
             if same
                 && newest
                 && let Some(entry) = shard.entries.peek_mut(&key)
@@ -203,10 +196,7 @@ impl Writer {
 /// The number of the record that is really there.
 fn sequence_at(segment: &Segment, place: Place, key: &TileKey) -> Option<u64> {
     let mut bytes = vec![0; place.len()];
-    segment
-        .file
-        .read_exact_at(&mut bytes, place.offset())
-        .ok()?;
+    segment.file.read_exact_at(&mut bytes, place.offset()).ok()?;
     let (head, _) = record::decode(&bytes, segment.id).ok()?;
     (head.key == *key).then_some(head.sequence)
 }

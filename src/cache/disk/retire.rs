@@ -15,6 +15,7 @@ use crate::clock::Timestamp;
 use crate::tile::TileKey;
 
 use super::index::Place;
+use super::ledger::{Line, Verdict};
 use super::record::{self, Head, Kind};
 use super::segment::{self, Segment, SummaryEntry};
 use super::stats::DiskOperation;
@@ -71,17 +72,17 @@ impl Writer {
             self.state.counters.io_error(DiskOperation::Read, error);
         }
         let whole = contents.as_ref().is_ok_and(|contents| contents.sealed);
-        let entries = contents
-            .map(|contents| contents.entries)
-            .unwrap_or_default();
-        if let Err(error) = self.move_hot(&segment, &entries) {
+        let entries = contents.map(|contents| contents.entries).unwrap_or_default();
+        // First of all it is dead for any later restart: a crash in the midst of this must not leave
+        // records behind of which nobody knows that they are there twice.
+        let line = Line::keyless(Verdict::Retired, segment.id);
+        let moved = self.state.write_or_owe(&[line]);
+        if let Err(error) = moved.and_then(|()| self.move_hot(&segment, &entries)) {
             // Then it is lost like the rest. Space has to come from somewhere.
             self.state.counters.io_error(DiskOperation::Write, &error);
         }
         if whole {
-            entries
-                .iter()
-                .for_each(|entry| self.forget(&segment, entry));
+            entries.iter().for_each(|entry| self.forget(&segment, entry));
         } else {
             self.forget_all(segment.slot);
         }
@@ -129,7 +130,7 @@ impl Writer {
         self.flush(Lane::Moved)?;
         // Touches named the old places.
         for key in touched {
-            if let Some((head, _)) = self.touch_of(&key) {
+            if let Some(head) = self.touch_of(&key) {
                 self.append(Lane::Moved, &head, &[], Staged::Touched)?;
             }
         }
@@ -173,9 +174,7 @@ impl Writer {
         candidate: &Candidate,
     ) -> io::Result<Option<TileKey>> {
         let mut bytes = vec![0; candidate.place.len()];
-        let read = segment
-            .file
-            .read_exact_at(&mut bytes, candidate.place.offset());
+        let read = segment.file.read_exact_at(&mut bytes, candidate.place.offset());
         if let Err(error) = read {
             self.state.counters.io_error(DiskOperation::Read, &error);
             return Ok(None);
@@ -219,11 +218,7 @@ impl Writer {
         let index = &self.state.index;
         if matches!(entry.kind, Kind::Tile | Kind::Reference | Kind::Absence) {
             let mut shard = index.shard(&entry.key);
-            if shard
-                .entries
-                .peek(&entry.key)
-                .is_some_and(|now| now.place == place)
-            {
+            if shard.entries.peek(&entry.key).is_some_and(|now| now.place == place) {
                 shard.entries.pop(&entry.key);
                 drop(shard);
                 self.state.counters.evictions.one();
@@ -266,4 +261,5 @@ impl Writer {
             (Err(error), Err(_)) => self.state.counters.io_error(DiskOperation::Delete, &error),
         }
     }
+
 }

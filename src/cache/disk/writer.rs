@@ -208,13 +208,11 @@ impl Writer {
     }
 
     fn touch(&mut self, key: &TileKey) -> io::Result<()> {
-        let mut touch = self.touch_of(key);
-        if touch.is_none() {
+        if self.state.index.shard(key).pending.contains_key(key) {
             // What it touches may be in the buffer.
             self.flush(Lane::New)?;
-            touch = self.touch_of(key);
         }
-        let Some((head, _)) = touch else {
+        let Some(head) = self.touch_of(key) else {
             return Ok(());
         };
         self.state.counters.touches.one();
@@ -222,14 +220,14 @@ impl Writer {
     }
 
     /// The record that says when this key's record was last validated.
-    pub(super) fn touch_of(&self, key: &TileKey) -> Option<(Head, Entry)> {
+    pub(super) fn touch_of(&self, key: &TileKey) -> Option<Head> {
         let shard = self.state.index.shard(key);
         let entry = *shard.entries.peek(key).filter(|entry| !entry.is_bad())?;
         let segment = shard.segment(entry.place)?;
         let sequence = self.state.next_sequence();
         let mut head = Head::bare(Kind::Touch, sequence, *key, entry.validated_at());
         head.content = touched(segment.id, entry.place.offset_units());
-        Some((head, entry))
+        Some(head)
     }
 
     /// Adds a record to a lane's buffer, opening, writing and sealing as need be.
@@ -325,9 +323,7 @@ impl Writer {
         let table = table.map(|known| Some(Arc::clone(&known.as_ref()?.segment)));
         self.state.index.set_table(&Arc::new(table.collect()));
         let keys = self.state.index.len();
-        self.state
-            .cool_every
-            .store(keys.max(1024), Ordering::Relaxed);
+        self.state.cool_every.store(keys.max(1024), Ordering::Relaxed);
     }
 
     pub(super) fn flush_all(&mut self) -> io::Result<()> {
@@ -392,9 +388,7 @@ impl Writer {
             }
         };
         if let Some(Some(known)) = self.known.get_mut(usize::from(open.segment.slot)) {
-            self.state
-                .room
-                .release(known.reserved.saturating_sub(reserved));
+            self.state.room.release(known.reserved.saturating_sub(reserved));
             known.reserved = known.reserved.min(reserved);
             known.sealed = true;
         }
@@ -447,11 +441,7 @@ impl Writer {
                 continue;
             };
             let mut shard = self.state.index.shard(&key);
-            if shard
-                .pending
-                .get(&key)
-                .is_some_and(|p| p.sequence == sequence)
-            {
+            if shard.pending.get(&key).is_some_and(|p| p.sequence == sequence) {
                 shard.pending.remove(&key);
                 drop(shard);
                 self.state.counters.skipped(reason);
@@ -464,7 +454,8 @@ impl Writer {
         if self.state.ledger_len() < self.compact_at {
             return Ok(());
         }
-        let (until, verdicts) = self.state.ledger_so_far()?;
+        let (until, mut verdicts) = self.state.ledger_so_far()?;
+        verdicts.retain_retired(|id| self.state.folder.segment(id).exists());
         let keys: HashSet<&TileKey> = verdicts.keys().collect();
         let mut oldest = std::collections::HashMap::new();
         let mut note = |entry: &SummaryEntry| {
@@ -526,11 +517,7 @@ impl Open {
         for (entry, staged) in self.buffered() {
             if let Staged::Put { sequence, .. } = *staged {
                 let mut shard = state.index.shard(&entry.key);
-                if shard
-                    .pending
-                    .get(&entry.key)
-                    .is_some_and(|p| p.sequence == sequence)
-                {
+                if shard.pending.get(&entry.key).is_some_and(|p| p.sequence == sequence) {
                     shard.pending.remove(&entry.key);
                     shard.entries.pop(&entry.key);
                     drop(shard);
@@ -538,13 +525,11 @@ impl Open {
                 }
             }
         }
-        self.entries
-            .truncate(self.entries.len() - self.staged.len());
+        self.entries.truncate(self.entries.len() - self.staged.len());
         self.staged.clear();
         self.buffer.clear();
         if self.written == 0 {
-            self.buffer
-                .extend_from_slice(&segment::header(self.segment.id));
+            self.buffer.extend_from_slice(&segment::header(self.segment.id));
         }
     }
 
