@@ -365,6 +365,7 @@ async fn what_memory_lost_comes_from_disk_and_a_304_rewrites_nothing_there() {
     let clock = world.clock.clone();
     drop(world);
     let again = World::with(Some(MemoryTier::new(16 << 20)), Some(open()));
+    assert!(again.cache.disk().unwrap().wait_recovered(Duration::from_secs(10)));
     again.clock.set(clock.now() + Duration::from_secs(40));
     assert_eq!(
         again.got(1).await,
@@ -375,6 +376,31 @@ async fn what_memory_lost_comes_from_disk_and_a_304_rewrites_nothing_there() {
         (Some("one".to_owned()), hit(Tier::Memory, 60))
     );
     assert_eq!(again.origin.calls(), 0);
+}
+
+#[tokio::test]
+async fn a_hit_waits_for_nothing_while_the_origin_hangs() {
+    let world = World::new();
+    world.put(1, "one");
+    world.got(1).await;
+    world.origin.fail_always(Fault::Hang);
+    let world = Arc::new(world);
+    let stuck: Vec<_> = (2..30)
+        .map(|n| {
+            let world = world.clone();
+            tokio::spawn(async move { world.get(n).await.map(|_| ()) })
+        })
+        .collect();
+    while world.origin.calls() < 29 {
+        tokio::task::yield_now().await;
+    }
+    // Fresh, and later stale with a revalidation that hangs: answered without a pause either way.
+    for _ in 0..2 {
+        let served = world.cache.lookup(world.wanted(1), world.clock.now());
+        assert!(matches!(served.unwrap().status, CacheStatus::Hit { .. }));
+        world.pass(200);
+    }
+    stuck.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 /// What a random history does.
