@@ -1,0 +1,121 @@
+// The server under test: `tilekeep demo` on free loopback ports, with a data folder of its own.
+//
+// A server ends with the test that started it; should the test's process die first, its exit handler
+// sends the signal. Nothing here waits for a length of time: readiness and the end are conditions.
+import { spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { until } from './until.js';
+
+const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../..');
+
+/** The binary: TILEKEEP_BIN, else the release build, else the debug build of this repository. */
+export const binary = () => {
+  const named = process.env.TILEKEEP_BIN;
+  const candidates = named ? [path.resolve(named)]
+    : ['release', 'debug'].map((profile) => path.join(root, 'target', profile, 'tilekeep'));
+  const found = candidates.find((file) => existsSync(file));
+  if (!found) {
+    throw new Error(named
+      ? `TILEKEEP_BIN is ${named}, and there is no such file.`
+      : `There is no tilekeep to test. Run "cargo build --release" in ${root}, or set TILEKEEP_BIN to a binary.`);
+  }
+  return found;
+};
+
+/** Loopback ports that were free a moment ago; taken together, so that they differ. */
+const freePorts = async (count) => {
+  const holders = await Promise.all(Array.from({ length: count }, () => new Promise((resolve, reject) => {
+    const holder = createServer().once('error', reject).listen(0, '127.0.0.1', () => resolve(holder));
+  })));
+  const ports = holders.map((holder) => holder.address().port);
+  await Promise.all(holders.map((holder) => new Promise((done) => { holder.close(done); })));
+  return ports;
+};
+
+const atExit = new Set();
+process.on('exit', () => { for (const undo of atExit) undo(); });
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.once(signal, () => process.exit(1));
+
+/** A folder that is gone when this process is. */
+export const temporaryFolder = (name) => {
+  const folder = mkdtempSync(path.join(tmpdir(), `tilekeep-${name}-`));
+  atExit.add(() => rmSync(folder, { recursive: true, force: true, maxRetries: 3 }));
+  return folder;
+};
+
+export class Demo {
+  /** Starts `tilekeep demo` and waits until it is ready. */
+  static async start() {
+    const [port, adminPort] = await freePorts(2);
+    const demo = new Demo();
+    demo.ports = { port, adminPort };
+    demo.origin = `http://127.0.0.1:${port}`;
+    demo.admin = `http://127.0.0.1:${adminPort}`;
+    demo.dataDir = temporaryFolder('data');
+    await demo.start();
+    return demo;
+  }
+
+  async start() {
+    const { port, adminPort } = this.ports;
+    this.output = '';
+    const child = spawn(binary(), ['demo',
+      '--listen', `127.0.0.1:${port}`, '--admin-listen', `127.0.0.1:${adminPort}`, '--data-dir', this.dataDir,
+    ], { stdio: ['ignore', 'pipe', 'pipe'] });
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding('utf8').on('data', (text) => { this.output = (this.output + text).slice(-20_000); });
+    }
+    this.child = child;
+    this.ended = new Promise((resolve) => {
+      child.once('exit', (code, signal) => resolve({ code, signal }));
+      child.once('error', (error) => { this.output += error; resolve({ error }); });
+    });
+    this.kill = () => child.kill('SIGKILL');
+    atExit.add(this.kill);
+    let over = null;
+    this.ended.then((how) => { over = how; atExit.delete(this.kill); });
+    await until('the server is ready', async () => {
+      if (over) throw new Error(`tilekeep demo ended at once: ${JSON.stringify(over)}\n${this.output}`);
+      const response = await fetch(`${this.admin}/readyz`).catch(() => null);
+      return response?.ok;
+    }, { every: 50, within: 60_000 });
+  }
+
+  /** Ends it as Ctrl-C does, and waits for the end. */
+  async stop() {
+    this.child.kill('SIGINT');
+    const timer = setTimeout(this.kill, 60_000);
+    const how = await this.ended;
+    clearTimeout(timer);
+    return how;
+  }
+
+  async restart() {
+    await this.stop();
+    await this.start();
+  }
+
+  /** The admin side's counters, as a map from `name{labels}` to a number. */
+  async metrics() {
+    const text = await (await fetch(`${this.admin}/metrics`)).text();
+    return new Map(text.split('\n').filter((line) => line && !line.startsWith('#'))
+      .map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ') + 1))]));
+  }
+
+  /**
+   * How many tile requests the server has had, by its own account: tiles served from anywhere, and
+   * answers about tiles that carried none.
+   */
+  async tileRequests() {
+    const metrics = await this.metrics();
+    const answers = ['tile', 'not_modified', 'missing', 'unauthorized', 'forbidden', 'over_quota', 'origin_failed', 'internal'];
+    const answered = answers.reduce((sum, answer) => sum + (metrics.get(`tilekeep_http_answers_total{answer="${answer}"}`) ?? 0), 0);
+    let served = 0;
+    for (const [name, value] of metrics) if (name.startsWith('tilekeep_tiles_served_total')) served += value;
+    return { served, answered };
+  }
+}
