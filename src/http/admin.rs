@@ -22,7 +22,7 @@ use tower_service::Service as _;
 use super::body::Body;
 use super::problem::HttpError;
 use super::purge::purge;
-use super::site::problem;
+use super::site::{for_router, problem};
 use crate::auth::{AuthError, bearer_token};
 use crate::cache::TileCache;
 use crate::cache::disk::DiskStats;
@@ -67,7 +67,7 @@ pub fn router(parts: Arc<AdminParts>) -> Router {
 
 /// Answers one request.
 pub async fn answer(mut router: Router, request: http::Request<Incoming>) -> http::Response<Body> {
-    let Ok(response) = router.call(request.map(axum::body::Body::new)).await;
+    let Ok(response) = router.call(for_router(request)).await;
     response.map(Body::Router)
 }
 

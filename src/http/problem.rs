@@ -28,6 +28,8 @@ pub enum HttpError {
     Malformed(Malformed),
     /// A request whose content is wrong, in words.
     BadRequest(&'static str),
+    /// A body longer than any that makes sense here.
+    TooLarge,
     /// A purge that makes no sense, in words; the admin side's alone.
     BadPurge(String),
     /// No session, or one that is not valid.
@@ -92,6 +94,7 @@ impl HttpError {
                 }
                 OriginErrorKind::Deadline => StatusCode::GATEWAY_TIMEOUT,
             },
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -99,9 +102,11 @@ impl HttpError {
     /// The metric's label.
     pub fn answer(&self) -> Answer {
         match self {
-            Self::Method(_) | Self::Malformed(_) | Self::BadRequest(_) | Self::BadPurge(_) => {
-                Answer::Malformed
-            }
+            Self::Method(_)
+            | Self::Malformed(_)
+            | Self::BadRequest(_)
+            | Self::TooLarge
+            | Self::BadPurge(_) => Answer::Malformed,
             Self::Unauthorized(_) | Self::WrongPassword => Answer::Unauthorized,
             Self::UnknownTileset
             | Self::UnknownPage
@@ -154,6 +159,7 @@ impl HttpError {
             Self::CrossSite => {
                 "A page of another site may not do this. If it should, list its origin in `cors_origins`.".into()
             }
+            Self::TooLarge => "The request's body is longer than this address takes.".into(),
             Self::WrongPassword => "Name or password is wrong.".into(),
             Self::NotRenewable => {
                 "This session was not issued here: whoever issued it renews it.".into()

@@ -21,7 +21,7 @@ use super::explain::explain;
 use super::front::Front;
 use super::problem::HttpError;
 use super::route::{Route, TileRoute};
-use super::site::Peer;
+use super::site::{Peer, for_router};
 use super::tile_answer::{Asked, respond};
 use crate::auth::{
     AuthError, CookiePolicy, Permission, Scope, Session, Sessions, bearer_token,
@@ -292,7 +292,7 @@ impl PublicSide {
     {
         request.extensions_mut().insert(Peer(peer.ip()));
         let mut pages = self.pages.clone();
-        let Ok(response) = pages.call(request.map(axum::body::Body::new)).await;
+        let Ok(response) = pages.call(for_router(request)).await;
         let answer = match response.status() {
             StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED => Answer::Malformed,
             StatusCode::UNAUTHORIZED => Answer::Unauthorized,

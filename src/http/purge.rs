@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse as _, Response};
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -58,7 +59,11 @@ pub struct PurgeReport {
 }
 
 /// `POST /purge`.
-pub(super) async fn purge(State(parts): State<Arc<AdminParts>>, body: Bytes) -> Response {
+pub(super) async fn purge(
+    State(parts): State<Arc<AdminParts>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let Ok(body) = body else { return problem(&HttpError::TooLarge) };
     let request: PurgeRequest = match serde_json::from_slice(&body) {
         Ok(request) => request,
         Err(error) => return problem(&HttpError::BadPurge(error.to_string())),

@@ -364,6 +364,20 @@ pub(super) fn problem(error: &HttpError) -> Response {
     to_axum(error.response())
 }
 
+/// A request for a router. HTTP/2 names the host in `:authority` and not in `Host` (RFC 9113
+/// §8.3.1); from here on it is in `Host`, whichever it came by.
+pub(super) fn for_router<B>(mut request: http::Request<B>) -> http::Request<axum::body::Body>
+where
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
+    let authority = request.uri().authority().and_then(|a| a.as_str().parse().ok());
+    if let Some(authority) = authority {
+        request.headers_mut().insert(http::header::HOST, authority);
+    }
+    request.map(axum::body::Body::new)
+}
+
 /// An answer of the tile path's kind, for a router.
 pub(super) fn to_axum(response: http::Response<Body>) -> Response {
     response.map(|body| match body {
