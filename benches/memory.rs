@@ -3,6 +3,8 @@
 //! `cargo bench --bench memory`. The figure is the process's resident size, the allocator's own
 //! overhead included, over the bytes of the tiles' bodies.
 
+#![allow(clippy::cast_precision_loss, reason = "figures for people")]
+
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -34,12 +36,18 @@ fn tile(n: u32, shared: bool) -> Stored {
         validator: OriginValidator::new("\"0123456789abcdef0123456789abcdef\""),
         last_modified: Some(1_700_000_000),
     };
-    Stored::Tile(StoredTile::from_origin(origin, Timestamp::from_secs(1_800_000_000)))
+    Stored::Tile(StoredTile::from_origin(
+        origin,
+        Timestamp::from_secs(1_800_000_000),
+    ))
 }
 
 fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    let pages = statm
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse::<u64>().ok());
     pages.unwrap_or(0) * 4096
 }
 
@@ -66,7 +74,9 @@ fn main() {
     time("look-up, body in place", &unique, |n| n * 7919 % TILES);
     drop(unique);
     let shared = fill("35 % the same one", 35);
-    time("look-up, body shared", &shared, |n| n * 7919 % TILES / 100 * 100);
+    time("look-up, body shared", &shared, |n| {
+        n * 7919 % TILES / 100 * 100
+    });
 }
 
 fn time(name: &str, tier: &MemoryTier, place: impl Fn(u32) -> u32) {
@@ -75,5 +85,8 @@ fn time(name: &str, tier: &MemoryTier, place: impl Fn(u32) -> u32) {
     for n in 0..LOOKUPS {
         black_box(tier.lookup(key(place(n))));
     }
-    println!("{name:<28} {:6.0} ns", begun.elapsed().as_secs_f64() * 1e9 / f64::from(LOOKUPS));
+    println!(
+        "{name:<28} {:6.0} ns",
+        begun.elapsed().as_secs_f64() * 1e9 / f64::from(LOOKUPS)
+    );
 }

@@ -163,7 +163,8 @@ impl App {
 
         let origin = match provided.origin {
             Some(origin) => origin,
-            None => s3_origin(&config, provided.credentials).await?,
+            // On the heap: the SDK's futures are large, and everything that waits for this one holds it.
+            None => Box::pin(s3_origin(&config, provided.credentials)).await?,
         };
         let cache = tile_cache(&config, origin, clock.clone(), metrics.clone())?;
         let sessions = sessions(&config, provided.keys, &clock)?;

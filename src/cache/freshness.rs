@@ -27,7 +27,7 @@ pub const FAILURE_PAUSE: Duration = Duration::from_secs(5);
 
 /// A clock that was set back leaves entries from the future. Up to this far ahead they are as good
 /// as new (nodes' clocks differ); further, their age is unknown, and they are revalidated behind.
-const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
+const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
 
 /// What to do with a stored response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

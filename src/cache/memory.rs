@@ -244,7 +244,7 @@ impl MemoryTier {
     /// Drops every tile that matches. For purges: it takes a time in proportion to the entries.
     pub fn remove_matching(&self, matches: &dyn Fn(&TileKey) -> bool) -> u64 {
         self.matching(matches, |key, _| {
-            self.cache.invalidate(&MemoryKey::Tile(key))
+            self.cache.invalidate(&MemoryKey::Tile(key));
         })
     }
 

@@ -317,22 +317,22 @@ impl Shared {
             return Some((held, Tier::Memory));
         }
         let disk = self.parts.disk.as_ref()?;
-        let purges = self.purges.load(Ordering::Acquire);
+        let before = self.purges.load(Ordering::Acquire);
         match disk.try_get(&key) {
             TryGet::Hit(stored) => {
                 let held = self.admit(key, stored);
-                let purged = self.withdraw_if_purged(key, purges);
-                (!purged).then_some((held, Tier::Disk))
+                let withdrawn = self.withdraw_if_purged(key, before);
+                (!withdrawn).then_some((held, Tier::Disk))
             }
             TryGet::Miss | TryGet::WouldBlock(_) => None,
         }
     }
 
-    /// A purge that came since there had been `purges` wins: what was stored meanwhile goes again.
+    /// A purge that came since there had been `before` of them wins: what was stored meanwhile goes again.
     /// Storing first and looking afterwards leaves no gap between the two.
-    fn withdraw_if_purged(&self, key: TileKey, purges: u64) -> bool {
-        let purged = self.purges.load(Ordering::Acquire) != purges;
-        if purged {
+    fn withdraw_if_purged(&self, key: TileKey, before: u64) -> bool {
+        let withdrawn = self.purges.load(Ordering::Acquire) != before;
+        if withdrawn {
             if let Some(memory) = &self.parts.memory {
                 memory.invalidate(key);
             }
@@ -340,7 +340,7 @@ impl Shared {
                 disk.invalidate(&key);
             }
         }
-        purged
+        withdrawn
     }
 
     /// Puts a response into memory, where there is a memory tier.
@@ -444,7 +444,7 @@ impl Fill {
         }
         let held = held.map(|(held, _)| held);
         match self.ask_origin(held.as_ref()).await {
-            Ok(reply) => self.take_in(reply, held),
+            Ok(reply) => self.take_in(reply, held.as_ref()),
             Err(error) => self.stand_in(error, held),
         }
     }
@@ -481,9 +481,9 @@ impl Fill {
         reply
     }
 
-    fn take_in(&self, reply: OriginReply, held: Option<Held>) -> Filled {
+    fn take_in(&self, reply: OriginReply, held: Option<&Held>) -> Filled {
         let now = self.shared.parts.clock.now();
-        let (stored, found) = match (reply, &held) {
+        let (stored, found) = match (reply, held) {
             (OriginReply::Found(tile), _) => (
                 Stored::Tile(StoredTile::from_origin(tile, now)),
                 Revalidation::Changed,

@@ -20,7 +20,7 @@ const TOKEN: &str = "TILEKEEP_ADMIN_TOKEN";
 
 /// For connecting and for the whole: a purge looks at every entry.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const TIMEOUT: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Drop tiles from a running server's caches.
 ///
@@ -121,14 +121,11 @@ fn read_tiles(path: &std::path::Path) -> Result<Vec<String>, Failure> {
 }
 
 async fn send(admin: &Uri, purge: &PurgeRequest) -> Result<PurgeReport, Failure> {
-    let authority = match (admin.scheme_str(), admin.authority()) {
-        (Some("http"), Some(authority)) => authority,
-        _ => {
-            return Err(Failure::Usage(
-                "--admin: an address like http://127.0.0.1:9090; the admin side speaks plain HTTP"
-                    .to_owned(),
-            ));
-        }
+    let (Some("http"), Some(authority)) = (admin.scheme_str(), admin.authority()) else {
+        return Err(Failure::Usage(
+            "--admin: an address like http://127.0.0.1:9090; the admin side speaks plain HTTP"
+                .to_owned(),
+        ));
     };
     let address = format!(
         "{}:{}",

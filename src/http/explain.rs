@@ -9,6 +9,7 @@ use super::body::Body;
 use super::encoding;
 use crate::cache::{Assessment, Explained, Freshness, Held, Stored, Wanted};
 use crate::clock::Timestamp;
+use crate::origin::OriginValidator;
 
 /// The answer: JSON that is made for reading.
 pub fn explain(wanted: Wanted<'_>, explained: &Explained) -> Response<Body> {
@@ -54,7 +55,7 @@ fn in_memory(judged: Assessment, held: &Held, now: Timestamp) -> Value {
             json["bytes"] = held.body().len().into();
             json["etag"] = String::from_utf8_lossy(held.etag()).into();
             json["content_encoding"] = encoding::name(tile.encoding).into();
-            json["origin_validator"] = tile.validator.as_ref().map(|v| v.as_str()).into();
+            json["origin_validator"] = tile.validator.as_ref().map(OriginValidator::as_str).into();
             json["last_modified"] = held
                 .last_modified()
                 .map(|date| String::from_utf8_lossy(date))

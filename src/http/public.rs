@@ -73,6 +73,9 @@ pub struct Caller {
     pub by_cookie: bool,
 }
 
+/// An answer that says no. On the heap: it is rare, and would make every `Ok` as large.
+type Refusal = Box<(Response<Body>, Answer)>;
+
 /// A tile request that has been let in.
 struct Admitted<'r> {
     tileset: &'r Arc<Tileset>,
@@ -131,7 +134,7 @@ impl PublicSide {
         let now = parts.clock.now();
         let admitted = match self.admit(peer, request, route, Scope::Tiles, now) {
             Ok(admitted) => admitted,
-            Err(refusal) => return refusal,
+            Err(refusal) => return *refusal,
         };
         let Admitted {
             tileset,
@@ -195,7 +198,7 @@ impl PublicSide {
         route: TileRoute<'_>,
         scope: Scope,
         now: Timestamp,
-    ) -> Result<Admitted<'r>, (Response<Body>, Answer)> {
+    ) -> Result<Admitted<'r>, Refusal> {
         let parts = &*self.parts;
         let tileset = match route.tileset {
             Some(name) => parts.tilesets.get(name),
@@ -208,17 +211,27 @@ impl PublicSide {
         } else {
             let caller = match parts.authorize(peer.ip(), request.headers(), now) {
                 Ok(caller) => caller,
-                Err(error) => return Err(unauthorized(error, request.uri(), request.headers())),
+                Err(error) => {
+                    return Err(Box::new(unauthorized(
+                        error,
+                        request.uri(),
+                        request.headers(),
+                    )));
+                }
             };
             let Some(tileset) = tileset else {
-                return Err(refuse(&HttpError::UnknownTileset));
+                return Err(Box::new(refuse(&HttpError::UnknownTileset)));
             };
             match caller.session.permits(tileset.name(), route.address, scope) {
                 Permission::Granted => {}
-                Permission::NotThisTileset => return Err(refuse(&HttpError::UnknownTileset)),
-                Permission::NotThisZoomOrArea => return Err(refuse(&HttpError::ForbiddenPlace)),
+                Permission::NotThisTileset => {
+                    return Err(Box::new(refuse(&HttpError::UnknownTileset)));
+                }
+                Permission::NotThisZoomOrArea => {
+                    return Err(Box::new(refuse(&HttpError::ForbiddenPlace)));
+                }
                 Permission::NoScope => {
-                    return Err(refuse(&HttpError::ForbiddenScope(scope.name())));
+                    return Err(Box::new(refuse(&HttpError::ForbiddenScope(scope.name()))));
                 }
             }
             (tileset, Some(caller))
@@ -232,16 +245,16 @@ impl PublicSide {
         if let Some(extension) = route.extension
             && !tileset.format().answers_to(extension)
         {
-            return Err(refuse(&HttpError::WrongExtension(
+            return Err(Box::new(refuse(&HttpError::WrongExtension(
                 tileset.format().extension(),
-            )));
+            ))));
         }
         let coord = tileset.admit(route.address).map_err(|outside| {
             let (mut response, answer) = refuse(&outside.into());
             // The configuration says so, and a map asks for such places again and again.
             let believed = cache_control::for_absence(parts.missing, audience, now);
             response.headers_mut().insert(CACHE_CONTROL, believed);
-            (response, answer)
+            Box::new((response, answer))
         })?;
         Ok(Admitted {
             tileset,
@@ -281,7 +294,7 @@ impl PublicSide {
                     Answer::Other,
                 )
             }
-            Err(refusal) => refusal,
+            Err(refusal) => *refusal,
         }
     }
 

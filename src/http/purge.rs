@@ -63,7 +63,9 @@ pub(super) async fn purge(
     State(parts): State<Arc<AdminParts>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let Ok(body) = body else { return problem(&HttpError::TooLarge) };
+    let Ok(body) = body else {
+        return problem(&HttpError::TooLarge);
+    };
     let request: PurgeRequest = match serde_json::from_slice(&body) {
         Ok(request) => request,
         Err(error) => return problem(&HttpError::BadPurge(error.to_string())),

@@ -154,7 +154,7 @@ fn plain(segment: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn tile<'p>(tileset: Option<&'p str>, z: u32, x: u32, y: u32) -> TileRoute<'p> {
+    fn tile(tileset: Option<&str>, z: u32, x: u32, y: u32) -> TileRoute<'_> {
         let address = TileAddress {
             z,
             x,

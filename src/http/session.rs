@@ -42,7 +42,9 @@ pub(super) async fn log_in(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let Ok(body) = body else { return problem(&HttpError::TooLarge) };
+    let Ok(body) = body else {
+        return problem(&HttpError::TooLarge);
+    };
     let content_type = headers
         .get(CONTENT_TYPE)
         .map_or(&b""[..], HeaderValue::as_bytes);

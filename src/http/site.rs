@@ -95,7 +95,12 @@ impl Viewer {
 }
 
 impl Site {
-    fn viewer(&self, peer: IpAddr, uri: &Uri, headers: &HeaderMap) -> Result<Viewer, Response> {
+    fn viewer(
+        &self,
+        peer: IpAddr,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Viewer, Box<Response>> {
         match self.parts.authorize(peer, headers, self.parts.clock.now()) {
             Ok(caller) => Ok(Viewer::Person(caller.session)),
             Err(_)
@@ -107,7 +112,7 @@ impl Site {
             {
                 Ok(Viewer::Visitor)
             }
-            Err(error) => Err(to_axum(unauthorized(error, uri, headers).0)),
+            Err(error) => Err(Box::new(to_axum(unauthorized(error, uri, headers).0))),
         }
     }
 
@@ -132,7 +137,7 @@ async fn index(
 ) -> Response {
     let viewer = match site.viewer(peer, &uri, &headers) {
         Ok(viewer) => viewer,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let base = site.parts.front.outside(peer, &headers).base_url();
     let tilesets = site
@@ -191,7 +196,7 @@ async fn map(
 ) -> Response {
     let viewer = match site.viewer(peer, &uri, &headers) {
         Ok(viewer) => viewer,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let tilesets = site
         .parts
@@ -371,7 +376,10 @@ where
     B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<axum::BoxError>,
 {
-    let authority = request.uri().authority().and_then(|a| a.as_str().parse().ok());
+    let authority = request
+        .uri()
+        .authority()
+        .and_then(|a| a.as_str().parse().ok());
     if let Some(authority) = authority {
         request.headers_mut().insert(http::header::HOST, authority);
     }

@@ -96,7 +96,10 @@ pub(super) struct Listed {
 
 impl Folder {
     /// Makes the folder if need be, and takes it.
-    pub(super) fn take(path: &Path, layout: Result<Layout, u64>) -> Result<(Self, Layout), DiskOpenError> {
+    pub(super) fn take(
+        path: &Path,
+        layout: Result<Layout, u64>,
+    ) -> Result<(Self, Layout), DiskOpenError> {
         let layout = layout.map_err(|capacity| DiskOpenError::CapacityTooSmall { capacity })?;
         let refused = |source: io::Error| {
             let path = path.to_owned();
@@ -119,7 +122,11 @@ impl Folder {
             .map_err(refused)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(DiskOpenError::Held { path: path.to_owned() }),
+            Err(Errno::WOULDBLOCK) => {
+                return Err(DiskOpenError::Held {
+                    path: path.to_owned(),
+                });
+            }
             Err(errno) => return Err(refused(errno.into())),
         }
         let folder = Self {
@@ -174,7 +181,9 @@ fn segment_name(id: u64) -> String {
 }
 
 fn segment_id(name: &str) -> Option<u64> {
-    let hex = name.strip_prefix(SEGMENT_PREFIX)?.strip_suffix(SEGMENT_SUFFIX)?;
+    let hex = name
+        .strip_prefix(SEGMENT_PREFIX)?
+        .strip_suffix(SEGMENT_SUFFIX)?;
     let id = u64::from_str_radix(hex, 16).ok()?;
     (segment_name(id) == name).then_some(id)
 }

@@ -333,7 +333,10 @@ mod tests {
             let mut entry = Entry::new(place, kind, Timestamp::from_millis(77));
             (0..40).for_each(|_| entry.hit());
             entry.set_validated_at(Timestamp::from_millis(1_790_000_000_123));
-            assert_eq!((entry.kind(), entry.hits(), entry.is_bad()), (kind, 15, false));
+            assert_eq!(
+                (entry.kind(), entry.hits(), entry.is_bad()),
+                (kind, 15, false)
+            );
             assert_eq!(entry.validated_at().millis(), 1_790_000_000_123);
             let moved = entry.moved_to(Place::new(1, 2, 3));
             assert_eq!((moved.kind(), moved.hits()), (kind, 7));

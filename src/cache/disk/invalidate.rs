@@ -98,7 +98,10 @@ impl State {
                 recovering.touched.insert(key);
             });
             let shard = &mut *shard;
-            let pending = shard.pending.get_mut(&key).map(|p| p.validated_at = validated_at);
+            let pending = shard
+                .pending
+                .get_mut(&key)
+                .map(|p| p.validated_at = validated_at);
             let entry = shard.entries.peek_mut(&key).filter(|entry| !entry.is_bad());
             let entry = entry.map(|entry| entry.set_validated_at(validated_at));
             if pending.or(entry).is_none() {

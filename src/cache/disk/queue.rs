@@ -22,7 +22,11 @@ const BATCH_BYTES: u64 = 1 << 20;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Op {
     /// Write what is pending under the key, if it is still this one.
-    Put { key: TileKey, sequence: u64, cost: u64 },
+    Put {
+        key: TileKey,
+        sequence: u64,
+        cost: u64,
+    },
     /// Write down that the key's record was validated again.
     Touch(TileKey),
     /// Delete these segments, by slot and id: they hold what must not come back.
@@ -93,7 +97,11 @@ impl Queue {
         }
         inner.bytes += cost;
         let sequence = admit();
-        inner.ops.push_back(Op::Put { key, sequence, cost });
+        inner.ops.push_back(Op::Put {
+            key,
+            sequence,
+            cost,
+        });
         self.wake(inner);
         Ok(())
     }
@@ -159,7 +167,10 @@ impl Queue {
                     let waited = self.work.wait_timeout(inner, left);
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 }
-                None => self.work.wait(inner).unwrap_or_else(PoisonError::into_inner),
+                None => self
+                    .work
+                    .wait(inner)
+                    .unwrap_or_else(PoisonError::into_inner),
             };
         }
         inner.busy = true;
@@ -183,7 +194,10 @@ impl Queue {
         let mut inner = lock(&self.inner);
         inner.backing_off = true;
         inner.bytes = 0;
-        let (kept, dropped) = inner.ops.drain(..).partition(|op| matches!(op, Op::Drop(_)));
+        let (kept, dropped) = inner
+            .ops
+            .drain(..)
+            .partition(|op| matches!(op, Op::Drop(_)));
         inner.ops = kept;
         dropped.into()
     }

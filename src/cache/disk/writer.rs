@@ -323,7 +323,9 @@ impl Writer {
         let table = table.map(|known| Some(Arc::clone(&known.as_ref()?.segment)));
         self.state.index.set_table(&Arc::new(table.collect()));
         let keys = self.state.index.len();
-        self.state.cool_every.store(keys.max(1024), Ordering::Relaxed);
+        self.state
+            .cool_every
+            .store(keys.max(1024), Ordering::Relaxed);
     }
 
     pub(super) fn flush_all(&mut self) -> io::Result<()> {
@@ -388,7 +390,9 @@ impl Writer {
             }
         };
         if let Some(Some(known)) = self.known.get_mut(usize::from(open.segment.slot)) {
-            self.state.room.release(known.reserved.saturating_sub(reserved));
+            self.state
+                .room
+                .release(known.reserved.saturating_sub(reserved));
             known.reserved = known.reserved.min(reserved);
             known.sealed = true;
         }
@@ -441,7 +445,11 @@ impl Writer {
                 continue;
             };
             let mut shard = self.state.index.shard(&key);
-            if shard.pending.get(&key).is_some_and(|p| p.sequence == sequence) {
+            if shard
+                .pending
+                .get(&key)
+                .is_some_and(|p| p.sequence == sequence)
+            {
                 shard.pending.remove(&key);
                 drop(shard);
                 self.state.counters.skipped(reason);
@@ -517,7 +525,11 @@ impl Open {
         for (entry, staged) in self.buffered() {
             if let Staged::Put { sequence, .. } = *staged {
                 let mut shard = state.index.shard(&entry.key);
-                if shard.pending.get(&entry.key).is_some_and(|p| p.sequence == sequence) {
+                if shard
+                    .pending
+                    .get(&entry.key)
+                    .is_some_and(|p| p.sequence == sequence)
+                {
                     shard.pending.remove(&entry.key);
                     shard.entries.pop(&entry.key);
                     drop(shard);
@@ -525,11 +537,13 @@ impl Open {
                 }
             }
         }
-        self.entries.truncate(self.entries.len() - self.staged.len());
+        self.entries
+            .truncate(self.entries.len() - self.staged.len());
         self.staged.clear();
         self.buffer.clear();
         if self.written == 0 {
-            self.buffer.extend_from_slice(&segment::header(self.segment.id));
+            self.buffer
+                .extend_from_slice(&segment::header(self.segment.id));
         }
     }
 

@@ -58,8 +58,14 @@ fn the_capacity_is_never_exceeded_at_any_instant() {
         }
     });
     let most = most.into_inner();
-    assert!(most <= SMALL, "{most} bytes were on disk, {SMALL} are allowed");
-    assert!(most > SMALL * 8 / 10, "only {most} bytes of {SMALL} were ever used");
+    assert!(
+        most <= SMALL,
+        "{most} bytes were on disk, {SMALL} are allowed"
+    );
+    assert!(
+        most > SMALL * 8 / 10,
+        "only {most} bytes of {SMALL} were ever used"
+    );
 }
 
 #[test]
@@ -104,7 +110,10 @@ fn hot_tiles_outlive_many_times_the_capacity_with_little_moved() {
     let kept = hot.filter(|&n| get(&tier, &key(n)) == Some(tile(n, 1, 8192)));
     assert_eq!(kept.count(), 50);
     let stats = tier.stats();
-    assert!(stats.written_bytes * 100 < stats.written_payload_bytes * 130, "{stats:?}");
+    assert!(
+        stats.written_bytes * 100 < stats.written_payload_bytes * 130,
+        "{stats:?}"
+    );
 }
 
 #[test]
@@ -113,7 +122,11 @@ fn content_that_many_share_outlives_the_tile_that_brought_it() {
     let tier = open(dir.path(), SMALL);
     let sea = noise(1, 8192);
     for n in 0..3000 {
-        let body = if n % 3 == 0 { sea.clone() } else { noise(u64::from(n) + 2, 8192) };
+        let body = if n % 3 == 0 {
+            sea.clone()
+        } else {
+            noise(u64::from(n) + 2, 8192)
+        };
         put(&tier, key(n), &tile_of(body, 1));
     }
     assert!(tier.wait_written(LONG));
