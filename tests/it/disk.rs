@@ -11,13 +11,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tilekeep::cache::disk::{DiskOpenError, DiskSettings, DiskTier, PutOutcome, SkipReason, TryGet};
-use tilekeep::cache::{ContentHash, Stored, StoredAbsence, StoredTile};
+use tilekeep::cache::{
+    ContentHash, DiskOpenError, DiskSettings, DiskTier, PutOutcome, SkipReason, Stored,
+    StoredAbsence, StoredTile, TryGet,
+};
 use tilekeep::clock::Timestamp;
 use tilekeep::origin::{ContentEncoding, OriginValidator};
 use tilekeep::tile::{KeySpace, Scale, TileCoord, TileKey};
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 const SMALL: u64 = 4 << 20;
 const ROOMY: u64 = 64 << 20;
 
@@ -94,6 +96,7 @@ fn put(tier: &DiskTier, key: TileKey, stored: &Stored) {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "what is closed is not used")]
 fn close(tier: DiskTier) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -227,7 +230,10 @@ fn an_absence_found_again_is_a_touch() {
     put(&tier, key(0), &tile(0, 3, 1000));
     assert!(tier.wait_written(LONG));
     drop(tier);
-    assert_eq!(get(&open(dir.path(), ROOMY), &key(0)), Some(tile(0, 3, 1000)));
+    assert_eq!(
+        get(&open(dir.path(), ROOMY), &key(0)),
+        Some(tile(0, 3, 1000))
+    );
 }
 
 #[test]
@@ -299,7 +305,11 @@ fn identical_tiles_are_stored_once() {
     let sea = noise(1, 8192);
     let mut payload = 0;
     for n in 0..4000 {
-        let body = if n % 20 < 7 { sea.clone() } else { noise(u64::from(n) + 2, 8192) };
+        let body = if n % 20 < 7 {
+            sea.clone()
+        } else {
+            noise(u64::from(n) + 2, 8192)
+        };
         payload += body.len() as u64;
         put(&tier, key(n), &tile_of(body, u64::from(n)));
     }
@@ -307,7 +317,11 @@ fn identical_tiles_are_stored_once() {
     assert_eq!(tier.stats().dedup_hits, 1399);
     let check = |tier: &DiskTier| {
         for n in 0..4000 {
-            let body = if n % 20 < 7 { sea.clone() } else { noise(u64::from(n) + 2, 8192) };
+            let body = if n % 20 < 7 {
+                sea.clone()
+            } else {
+                noise(u64::from(n) + 2, 8192)
+            };
             assert_eq!(get(tier, &key(n)), Some(tile_of(body, u64::from(n))));
         }
     };
@@ -346,7 +360,10 @@ fn a_place_that_is_no_folder_or_a_capacity_that_is_none_is_refused_with_the_reme
     let file = dir.path().join("file");
     std::fs::write(&file, "mine").unwrap();
     let refused = DiskTier::open(settings(&file, SMALL)).unwrap_err();
-    assert!(matches!(refused, DiskOpenError::NotAFolder { .. }), "{refused}");
+    assert!(
+        matches!(refused, DiskOpenError::NotAFolder { .. }),
+        "{refused}"
+    );
     let refused = DiskTier::open(settings(dir.path(), SMALL - 1)).unwrap_err();
     assert!(refused.to_string().contains("4194304"), "{refused}");
     assert_eq!(std::fs::read(&file).unwrap(), b"mine");

@@ -83,8 +83,14 @@ pub enum DiskOpenError {
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    /// Its lock ends with the handle.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Closing it does that too, but not while a child that is just being started has a copy.
+        flock(&self.lock, FlockOperation::Unlock).ok();
+    }
 }
 
 /// A segment file as the folder lists it.
@@ -96,7 +102,10 @@ pub(super) struct Listed {
 
 impl Folder {
     /// Makes the folder if need be, and takes it.
-    pub(super) fn take(path: &Path, layout: Result<Layout, u64>) -> Result<(Self, Layout), DiskOpenError> {
+    pub(super) fn take(
+        path: &Path,
+        layout: Result<Layout, u64>,
+    ) -> Result<(Self, Layout), DiskOpenError> {
         let layout = layout.map_err(|capacity| DiskOpenError::CapacityTooSmall { capacity })?;
         let refused = |source: io::Error| {
             let path = path.to_owned();
@@ -119,12 +128,16 @@ impl Folder {
             .map_err(refused)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(DiskOpenError::Held { path: path.to_owned() }),
+            Err(Errno::WOULDBLOCK) => {
+                return Err(DiskOpenError::Held {
+                    path: path.to_owned(),
+                });
+            }
             Err(errno) => return Err(refused(errno.into())),
         }
         let folder = Self {
             path: path.to_owned(),
-            _lock: lock,
+            lock,
         };
         // The lock file may have been writable for longer than the folder is.
         folder.try_out().map_err(refused)?;
@@ -174,7 +187,9 @@ fn segment_name(id: u64) -> String {
 }
 
 fn segment_id(name: &str) -> Option<u64> {
-    let hex = name.strip_prefix(SEGMENT_PREFIX)?.strip_suffix(SEGMENT_SUFFIX)?;
+    let hex = name
+        .strip_prefix(SEGMENT_PREFIX)?
+        .strip_suffix(SEGMENT_SUFFIX)?;
     let id = u64::from_str_radix(hex, 16).ok()?;
     (segment_name(id) == name).then_some(id)
 }

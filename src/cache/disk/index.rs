@@ -32,12 +32,14 @@ impl Place {
         Self(u64::from(slot) << 48 | u64::from(offset_units) << 21 | u64::from(len_units))
     }
 
+    #[allow(clippy::cast_possible_truncation, reason = "the highest 16 bits")]
     pub(super) fn slot(self) -> u16 {
         (self.0 >> 48) as u16
     }
 
+    #[allow(clippy::cast_possible_truncation, reason = "27 bits in the middle")]
     pub(super) fn offset_units(self) -> u32 {
-        (self.0 >> 21) as u32 & ((1 << 27) - 1)
+        (self.0 >> 21 & ((1 << 27) - 1)) as u32
     }
 
     pub(super) fn offset(self) -> u64 {
@@ -333,7 +335,10 @@ mod tests {
             let mut entry = Entry::new(place, kind, Timestamp::from_millis(77));
             (0..40).for_each(|_| entry.hit());
             entry.set_validated_at(Timestamp::from_millis(1_790_000_000_123));
-            assert_eq!((entry.kind(), entry.hits(), entry.is_bad()), (kind, 15, false));
+            assert_eq!(
+                (entry.kind(), entry.hits(), entry.is_bad()),
+                (kind, 15, false)
+            );
             assert_eq!(entry.validated_at().millis(), 1_790_000_000_123);
             let moved = entry.moved_to(Place::new(1, 2, 3));
             assert_eq!((moved.kind(), moved.hits()), (kind, 7));

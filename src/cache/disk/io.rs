@@ -109,7 +109,10 @@ impl DiskIo {
                 return Err(io::ErrorKind::StorageFull.into());
             }
         }
-        self.with(OpenOptions::new().read(true).write(true).create_new(true), path)
+        self.with(
+            OpenOptions::new().read(true).write(true).create_new(true),
+            path,
+        )
     }
 
     /// Opens a file that is there.

@@ -76,7 +76,9 @@ impl Room {
     }
 
     pub(super) fn free(&self) -> u64 {
-        self.limit.load(Ordering::Acquire).saturating_sub(self.used())
+        self.limit
+            .load(Ordering::Acquire)
+            .saturating_sub(self.used())
     }
 
     /// Takes bytes if there are as many.
@@ -100,7 +102,8 @@ impl Room {
 
     /// The disk is fuller than we are allowed to make it: do with what we have.
     pub(super) fn squeeze(&self) {
-        self.limit.store(self.used().min(self.capacity), Ordering::Release);
+        self.limit
+            .store(self.used().min(self.capacity), Ordering::Release);
     }
 
     /// Writing works again: take back a little.
@@ -123,7 +126,10 @@ mod tests {
         for capacity in [MIN_CAPACITY, 100_000_000, 1 << 30, 50 << 30, 1 << 40] {
             let layout = Layout::of(capacity).unwrap();
             assert!(layout.segment.is_multiple_of(BLOCK));
-            assert!((16..=1100).contains(&(capacity / layout.segment)), "{capacity}");
+            assert!(
+                (16..=1100).contains(&(capacity / layout.segment)),
+                "{capacity}"
+            );
         }
     }
 

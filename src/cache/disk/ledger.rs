@@ -56,6 +56,16 @@ pub(super) struct Line {
 }
 
 impl Line {
+    /// The key's records from before this are dead.
+    pub(super) fn dead(key: TileKey, before: u64) -> Self {
+        let verdict = Verdict::Dead;
+        Self {
+            key,
+            before,
+            verdict,
+        }
+    }
+
     /// That speaks of no key.
     pub(super) fn keyless(verdict: Verdict, before: u64) -> Self {
         Self {
@@ -135,7 +145,10 @@ impl Verdicts {
 
     /// Records of the key with lower numbers are stale.
     pub(super) fn stale_before(&self, key: &TileKey) -> u64 {
-        self.keys.get(key).map_or(0, |known| known.1).max(self.all_stale)
+        self.keys
+            .get(key)
+            .map_or(0, |known| known.1)
+            .max(self.all_stale)
     }
 
     /// Whether the segment with this id is gone, even if it is there.
@@ -163,7 +176,11 @@ impl Verdicts {
             };
             for (before, verdict) in [(dead, Verdict::Dead), (stale, Verdict::Stale)] {
                 if before > oldest {
-                    lines.push(Line { key, before, verdict });
+                    lines.push(Line {
+                        key,
+                        before,
+                        verdict,
+                    });
                 }
             }
         }
@@ -235,7 +252,12 @@ impl Ledger {
     }
 
     /// Makes a ledger with these lines, in place of any that is there.
-    pub(super) fn create(io: &DiskIo, draft: &Path, path: &Path, lines: &[Line]) -> io::Result<Self> {
+    pub(super) fn create(
+        io: &DiskIo,
+        draft: &Path,
+        path: &Path,
+        lines: &[Line],
+    ) -> io::Result<Self> {
         match std::fs::remove_file(draft) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -300,7 +322,11 @@ mod tests {
 
     fn line(n: u64, verdict: Verdict) -> Line {
         let key = TileKey::from_bytes(u128::from(n % 3).to_le_bytes());
-        Line { key, before: n, verdict }
+        Line {
+            key,
+            before: n,
+            verdict,
+        }
     }
 
     fn found(path: &Path) -> (bool, Verdicts) {
@@ -315,13 +341,29 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (draft, path) = (dir.path().join("draft"), dir.path().join("ledger"));
         let mut ledger = Ledger::create(&DiskIo::System, &draft, &path, &[]).unwrap();
-        ledger.append(&[line(3, Verdict::Dead), line(4, Verdict::Stale)]).unwrap();
-        ledger.append(&[line(6, Verdict::Dead), line(9, Verdict::Stale)]).unwrap();
+        ledger
+            .append(&[line(3, Verdict::Dead), line(4, Verdict::Stale)])
+            .unwrap();
+        ledger
+            .append(&[line(6, Verdict::Dead), line(9, Verdict::Stale)])
+            .unwrap();
         let (whole, verdicts) = found(&path);
         let key = |n| line(n, Verdict::Dead).key;
         assert!(whole && verdicts.newest == 9);
-        assert_eq!((verdicts.dead_before(&key(0)), verdicts.stale_before(&key(0))), (6, 9));
-        assert_eq!((verdicts.dead_before(&key(1)), verdicts.stale_before(&key(1))), (0, 4));
+        assert_eq!(
+            (
+                verdicts.dead_before(&key(0)),
+                verdicts.stale_before(&key(0))
+            ),
+            (6, 9)
+        );
+        assert_eq!(
+            (
+                verdicts.dead_before(&key(1)),
+                verdicts.stale_before(&key(1))
+            ),
+            (0, 4)
+        );
         let oldest = HashMap::from([(key(0), 6), (key(1), 1)]);
         let mut kept = verdicts.lines(&oldest);
         kept.sort_unstable_by_key(|line| line.before);

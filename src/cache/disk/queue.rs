@@ -22,11 +22,24 @@ const BATCH_BYTES: u64 = 1 << 20;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Op {
     /// Write what is pending under the key, if it is still this one.
-    Put { key: TileKey, sequence: u64, cost: u64 },
+    Put {
+        key: TileKey,
+        sequence: u64,
+        cost: u64,
+    },
     /// Write down that the key's record was validated again.
     Touch(TileKey),
     /// Delete these segments, by slot and id: they hold what must not come back.
     Drop(Vec<(u16, u64)>),
+}
+
+/// What the writer is at.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Recovering,
+    Working,
+    Finished,
 }
 
 #[derive(Debug, Default)]
@@ -37,11 +50,10 @@ struct Inner {
     busy: bool,
     /// Invalidations wait to be synced.
     sync: bool,
-    recovered: bool,
     backing_off: bool,
+    phase: Phase,
     /// Work on until then, and no longer.
     closing: Option<Instant>,
-    finished: bool,
     waiting: Vec<oneshot::Sender<bool>>,
 }
 
@@ -93,7 +105,11 @@ impl Queue {
         }
         inner.bytes += cost;
         let sequence = admit();
-        inner.ops.push_back(Op::Put { key, sequence, cost });
+        inner.ops.push_back(Op::Put {
+            key,
+            sequence,
+            cost,
+        });
         self.wake(inner);
         Ok(())
     }
@@ -159,7 +175,10 @@ impl Queue {
                     let waited = self.work.wait_timeout(inner, left);
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 }
-                None => self.work.wait(inner).unwrap_or_else(PoisonError::into_inner),
+                None => self
+                    .work
+                    .wait(inner)
+                    .unwrap_or_else(PoisonError::into_inner),
             };
         }
         inner.busy = true;
@@ -183,7 +202,10 @@ impl Queue {
         let mut inner = lock(&self.inner);
         inner.backing_off = true;
         inner.bytes = 0;
-        let (kept, dropped) = inner.ops.drain(..).partition(|op| matches!(op, Op::Drop(_)));
+        let (kept, dropped) = inner
+            .ops
+            .drain(..)
+            .partition(|op| matches!(op, Op::Drop(_)));
         inner.ops = kept;
         dropped.into()
     }
@@ -194,12 +216,12 @@ impl Queue {
     }
 
     pub(super) fn set_recovered(&self) {
-        lock(&self.inner).recovered = true;
+        lock(&self.inner).phase = Phase::Working;
         self.progress.notify_all();
     }
 
     pub(super) fn is_recovered(&self) -> bool {
-        lock(&self.inner).recovered
+        lock(&self.inner).phase != Phase::Recovering
     }
 
     /// The writer stops at the latest then, unless somebody said so before.
@@ -219,7 +241,7 @@ impl Queue {
     pub(super) fn finished(&self) -> oneshot::Receiver<bool> {
         let (sender, receiver) = oneshot::channel();
         let mut inner = lock(&self.inner);
-        if inner.finished {
+        if inner.phase == Phase::Finished {
             sender.send(true).ok();
         } else {
             inner.waiting.push(sender);
@@ -230,8 +252,7 @@ impl Queue {
     /// The writer has stopped.
     pub(super) fn finish(&self, all_written: bool) {
         let mut inner = lock(&self.inner);
-        inner.finished = true;
-        inner.recovered = true;
+        inner.phase = Phase::Finished;
         inner.busy = false;
         for waiting in inner.waiting.drain(..) {
             waiting.send(all_written).ok();
@@ -242,13 +263,14 @@ impl Queue {
 
     /// Waits until the index is whole, or the writer has stopped.
     pub(super) fn wait_recovered(&self, at_most: Duration) -> bool {
-        self.wait(at_most, |inner| inner.recovered)
+        self.wait(at_most, |inner| inner.phase != Phase::Recovering)
     }
 
     /// Waits until all that was queued is done.
     pub(super) fn wait_idle(&self, at_most: Duration) -> bool {
         self.wait(at_most, |inner| {
-            inner.finished || inner.recovered && inner.ops.is_empty() && !inner.busy && !inner.sync
+            let idle = inner.ops.is_empty() && !inner.busy && !inner.sync;
+            inner.phase == Phase::Finished || inner.phase == Phase::Working && idle
         })
     }
 
@@ -293,7 +315,7 @@ mod tests {
     fn closing_leaves_what_is_past_the_deadline() {
         let queue = queue();
         queue.put(key(1), 1, || 1).unwrap();
-        queue.close(Instant::now() + Duration::from_secs(60));
+        queue.close(Instant::now() + Duration::from_mins(1));
         assert_eq!(queue.put(key(2), 1, || 2), Err(SkipReason::Closed));
         assert!(matches!(queue.next(None), Next::Work(ops, _) if ops.len() == 1));
         assert!(matches!(queue.next(None), Next::Finish(left) if left.is_empty()));

@@ -171,7 +171,10 @@ impl State {
 
     fn is_still(&self, key: &TileKey, entry: Entry) -> bool {
         let shard = self.index.shard(key);
-        shard.entries.peek(key).is_some_and(|now| now.place == entry.place)
+        shard
+            .entries
+            .peek(key)
+            .is_some_and(|now| now.place == entry.place)
             && !shard.pending.contains_key(key)
     }
 

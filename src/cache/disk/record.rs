@@ -157,10 +157,7 @@ pub(super) fn claimed_len(bytes: &[u8]) -> Option<usize> {
 
 /// Reads a whole record, comparing everything that can be compared without knowing what was asked
 /// for. The range is the body's.
-pub(super) fn decode(
-    bytes: &[u8],
-    segment_id: u64,
-) -> Result<(Head, Range<usize>), Corruption> {
+pub(super) fn decode(bytes: &[u8], segment_id: u64) -> Result<(Head, Range<usize>), Corruption> {
     let header: &[u8; HEADER_LEN] = bytes.first_chunk().ok_or(Corruption::Short)?;
     if header[8..11] != MAGIC {
         return Err(Corruption::Magic);

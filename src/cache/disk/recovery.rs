@@ -12,12 +12,13 @@ use crate::tile::TileKey;
 
 use super::folder::Listed;
 use super::index::{Entry, Place, SHARDS, lock};
+use super::lane::MIN_SHARED_RECORD;
 use super::layout::footprint;
-use super::ledger::{Line, Verdict};
+use super::ledger::Line;
 use super::record::{self, Kind};
 use super::segment::{self, Contents, Segment, SummaryEntry, Unusable};
 use super::stats::DiskOperation;
-use super::writer::{MIN_SHARED_RECORD, Writer};
+use super::writer::Writer;
 
 /// The newest touch of each record, by segment and offset: its number, key and time.
 type Touches = HashMap<(u64, u32), (u64, TileKey, Timestamp)>;
@@ -43,7 +44,10 @@ impl Writer {
     fn recover_segment(&mut self, listed: Listed, touches: &mut Touches) -> Result<(), Unusable> {
         let path = self.state.folder.segment(listed.id);
         let recovering = lock(&self.state.recovering);
-        if recovering.as_ref().is_some_and(|r| r.verdicts.is_retired(listed.id)) {
+        if recovering
+            .as_ref()
+            .is_some_and(|r| r.verdicts.is_retired(listed.id))
+        {
             return Err(Unusable::Retired);
         }
         drop(recovering);
@@ -99,7 +103,9 @@ impl Writer {
             match entry.kind {
                 Kind::Touch => {
                     let touch = (entry.sequence, entry.key, entry.validated_at);
-                    let known = touches.entry((entry.content, entry.offset)).or_insert(touch);
+                    let known = touches
+                        .entry((entry.content, entry.offset))
+                        .or_insert(touch);
                     if known.0 < touch.0 {
                         *known = touch;
                     }
@@ -137,11 +143,7 @@ impl Writer {
                 validated_at = Timestamp::default();
             }
         }
-        let dead = |before| Line {
-            key: found.key,
-            before,
-            verdict: Verdict::Dead,
-        };
+        let dead = |before| Line::dead(found.key, before);
         let entry = Entry::new(place, found.kind, validated_at);
         let Some(known) = shard.entries.peek(&found.key).copied() else {
             if (shard.entries.len() * SHARDS) as u64 >= self.state.layout.max_entries {
@@ -156,7 +158,12 @@ impl Writer {
         let rival = shard.segment(known.place).cloned();
         drop(shard);
         let rival = rival.and_then(|segment| sequence_at(&segment, known.place, &found.key));
-        tracing::debug!(segment = id, ?rival, found = found.sequence, "two records of one key");
+        tracing::debug!(
+            segment = id,
+            ?rival,
+            found = found.sequence,
+            "two records of one key"
+        );
         match rival {
             Some(rival) if rival > found.sequence => Some(dead(rival)),
             Some(rival) if rival == found.sequence => None,
@@ -178,11 +185,15 @@ impl Writer {
                 continue;
             };
             let same = entry.place.offset_units() == offset
-                && shard.segment(entry.place).is_some_and(|segment| segment.id == id);
-            let newest = lock(&self.state.recovering).as_ref().is_some_and(|recovering| {
-                sequence > recovering.verdicts.stale_before(&key)
-                    && !recovering.touched.contains(&key)
-            });
+                && shard
+                    .segment(entry.place)
+                    .is_some_and(|segment| segment.id == id);
+            let newest = lock(&self.state.recovering)
+                .as_ref()
+                .is_some_and(|recovering| {
+                    sequence > recovering.verdicts.stale_before(&key)
+                        && !recovering.touched.contains(&key)
+                });
             if same
                 && newest
                 && let Some(entry) = shard.entries.peek_mut(&key)
@@ -196,7 +207,10 @@ impl Writer {
 /// The number of the record that is really there.
 fn sequence_at(segment: &Segment, place: Place, key: &TileKey) -> Option<u64> {
     let mut bytes = vec![0; place.len()];
-    segment.file.read_exact_at(&mut bytes, place.offset()).ok()?;
+    segment
+        .file
+        .read_exact_at(&mut bytes, place.offset())
+        .ok()?;
     let (head, _) = record::decode(&bytes, segment.id).ok()?;
     (head.key == *key).then_some(head.sequence)
 }

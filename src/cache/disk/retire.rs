@@ -15,11 +15,12 @@ use crate::clock::Timestamp;
 use crate::tile::TileKey;
 
 use super::index::Place;
+use super::lane::{Lane, MIN_SHARED_RECORD, Staged};
 use super::ledger::{Line, Verdict};
 use super::record::{self, Head, Kind};
 use super::segment::{self, Segment, SummaryEntry};
 use super::stats::DiskOperation;
-use super::writer::{Known, Lane, MIN_SHARED_RECORD, Staged, Writer};
+use super::writer::{Known, Writer};
 
 /// Content that is shared moves before anything else does.
 const SHARED: u32 = 16;
@@ -72,7 +73,9 @@ impl Writer {
             self.state.counters.io_error(DiskOperation::Read, error);
         }
         let whole = contents.as_ref().is_ok_and(|contents| contents.sealed);
-        let entries = contents.map(|contents| contents.entries).unwrap_or_default();
+        let entries = contents
+            .map(|contents| contents.entries)
+            .unwrap_or_default();
         // First of all it is dead for any later restart: a crash in the midst of this must not leave
         // records behind of which nobody knows that they are there twice.
         let line = Line::keyless(Verdict::Retired, segment.id);
@@ -82,7 +85,9 @@ impl Writer {
             self.state.counters.io_error(DiskOperation::Write, &error);
         }
         if whole {
-            entries.iter().for_each(|entry| self.forget(&segment, entry));
+            for entry in &entries {
+                self.forget(&segment, entry);
+            }
         } else {
             self.forget_all(segment.slot);
         }
@@ -174,7 +179,9 @@ impl Writer {
         candidate: &Candidate,
     ) -> io::Result<Option<TileKey>> {
         let mut bytes = vec![0; candidate.place.len()];
-        let read = segment.file.read_exact_at(&mut bytes, candidate.place.offset());
+        let read = segment
+            .file
+            .read_exact_at(&mut bytes, candidate.place.offset());
         if let Err(error) = read {
             self.state.counters.io_error(DiskOperation::Read, &error);
             return Ok(None);
@@ -218,7 +225,11 @@ impl Writer {
         let index = &self.state.index;
         if matches!(entry.kind, Kind::Tile | Kind::Reference | Kind::Absence) {
             let mut shard = index.shard(&entry.key);
-            if shard.entries.peek(&entry.key).is_some_and(|now| now.place == place) {
+            if shard
+                .entries
+                .peek(&entry.key)
+                .is_some_and(|now| now.place == place)
+            {
                 shard.entries.pop(&entry.key);
                 drop(shard);
                 self.state.counters.evictions.one();
@@ -256,10 +267,8 @@ impl Writer {
         let emptied = segment.file.set_len(0);
         let deleted = std::fs::remove_file(&segment.path);
         match (emptied, deleted) {
-            (Ok(()), _) => self.state.room.release(reserved),
-            (Err(_), Ok(())) => self.state.room.release(reserved),
+            (Ok(()), _) | (_, Ok(())) => self.state.room.release(reserved),
             (Err(error), Err(_)) => self.state.counters.io_error(DiskOperation::Delete, &error),
         }
     }
-
 }

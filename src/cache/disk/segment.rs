@@ -233,7 +233,11 @@ fn read_summary(file: &DiskFile, id: u64, len: u64) -> io::Result<Option<Content
     let (records_end, count) = (u64_at(&trailer, 8), u64_at(&trailer, 16));
     let fits = count
         .checked_mul(SUMMARY_ENTRY_LEN as u64)
-        .and_then(|summary| summary.checked_add(records_end)?.checked_add(TRAILER_LEN as u64));
+        .and_then(|summary| {
+            summary
+                .checked_add(records_end)?
+                .checked_add(TRAILER_LEN as u64)
+        });
     if trailer[..4] != TRAILER_MAGIC || fits != Some(len) {
         return Ok(None);
     }
@@ -325,7 +329,14 @@ mod tests {
         }
         file.write_all_at(&bytes, 0).unwrap();
         let records_end = bytes.len() as u64;
-        (file, Contents { entries, records_end, sealed: false })
+        (
+            file,
+            Contents {
+                entries,
+                records_end,
+                sealed: false,
+            },
+        )
     }
 
     #[test]

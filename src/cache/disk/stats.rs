@@ -278,8 +278,23 @@ mod tests {
 
     #[test]
     fn the_counters_are_in_the_order_of_the_words() {
-        assert!(Corruption::ALL.iter().enumerate().all(|(i, r)| i == *r as usize));
-        assert!(SkipReason::ALL.iter().enumerate().all(|(i, r)| i == *r as usize));
-        assert!(DiskOperation::ALL.iter().enumerate().all(|(i, r)| i == *r as usize));
+        assert!(
+            Corruption::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, r)| i == *r as usize)
+        );
+        assert!(
+            SkipReason::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, r)| i == *r as usize)
+        );
+        assert!(
+            DiskOperation::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, r)| i == *r as usize)
+        );
     }
 }

@@ -20,18 +20,20 @@ pub(super) fn on_disk(path: &Path) -> u64 {
     lengths.max(blocks) + folder.blocks() * 512
 }
 
+/// Says so when it goes, also because an assertion failed.
+struct Done<'a>(&'a AtomicBool);
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 #[test]
 fn the_capacity_is_never_exceeded_at_any_instant() {
     let dir = tempfile::tempdir().unwrap();
-    struct Done<'a>(&'a AtomicBool);
-    impl Drop for Done<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Release);
-        }
-    }
     let (most, done) = (AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
-        let _done = Done(&done); // also when an assertion fails
+        let _done = Done(&done);
         scope.spawn(|| {
             while !done.load(Ordering::Acquire) {
                 most.fetch_max(on_disk(dir.path()), Ordering::AcqRel);
@@ -44,22 +46,30 @@ fn the_capacity_is_never_exceeded_at_any_instant() {
                 put(&tier, key(n), &tile(n, 1, 200 + n as usize * 37 % 9000));
                 // Some are hot and move, some go.
                 for hot in 0..n % 40 {
-                    get(&tier, &key(hot));
+                    if get(&tier, &key(hot)).is_none() {
+                        put(&tier, key(hot), &tile(hot, 1, 3000));
+                    }
                 }
                 if n % 3 == 0 {
-                    tier.invalidate(&key(n / 2));
+                    tier.invalidate(&key(n - n / 5));
                 }
             }
             assert!(tier.wait_written(LONG));
             let stats = tier.stats();
             assert!(stats.used_bytes <= SMALL);
             assert!(stats.segments_retired > 5, "{stats:?}");
-            assert!(round == 0 || stats.reinserted > 0, "{stats:?}");
+            assert!(stats.reinserted > 0, "{stats:?}");
         }
     });
     let most = most.into_inner();
-    assert!(most <= SMALL, "{most} bytes were on disk, {SMALL} are allowed");
-    assert!(most > SMALL * 8 / 10, "only {most} bytes of {SMALL} were ever used");
+    assert!(
+        most <= SMALL,
+        "{most} bytes were on disk, {SMALL} are allowed"
+    );
+    assert!(
+        most > SMALL * 8 / 10,
+        "only {most} bytes of {SMALL} were ever used"
+    );
 }
 
 #[test]
@@ -104,7 +114,10 @@ fn hot_tiles_outlive_many_times_the_capacity_with_little_moved() {
     let kept = hot.filter(|&n| get(&tier, &key(n)) == Some(tile(n, 1, 8192)));
     assert_eq!(kept.count(), 50);
     let stats = tier.stats();
-    assert!(stats.written_bytes * 100 < stats.written_payload_bytes * 130, "{stats:?}");
+    assert!(
+        stats.written_bytes * 100 < stats.written_payload_bytes * 130,
+        "{stats:?}"
+    );
 }
 
 #[test]
@@ -113,7 +126,11 @@ fn content_that_many_share_outlives_the_tile_that_brought_it() {
     let tier = open(dir.path(), SMALL);
     let sea = noise(1, 8192);
     for n in 0..3000 {
-        let body = if n % 3 == 0 { sea.clone() } else { noise(u64::from(n) + 2, 8192) };
+        let body = if n % 3 == 0 {
+            sea.clone()
+        } else {
+            noise(u64::from(n) + 2, 8192)
+        };
         put(&tier, key(n), &tile_of(body, 1));
     }
     assert!(tier.wait_written(LONG));

@@ -14,7 +14,11 @@ fn copy(from: &Path, to: &Path) {
 }
 
 fn flip(path: &Path, at: u64) {
-    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .unwrap();
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).unwrap();
     byte[0] ^= 1 << (at % 8);
@@ -64,7 +68,10 @@ fn with_any_byte_of_any_file_flipped_before_a_restart_no_wrong_tile_is_served() 
             flip(&bad.path().join(entry.file_name()), at);
             let tier = open(bad.path(), SMALL);
             noticed += usize::from(all_true(&tier, &all, at) < all.len());
-            assert_eq!(get(&tier, &key(9)).filter(|s| s.validated_at().millis() > 0), None);
+            assert_eq!(
+                get(&tier, &key(9)).filter(|s| s.validated_at().millis() > 0),
+                None
+            );
         }
     }
     assert!(noticed > 800, "{noticed}");
@@ -82,7 +89,11 @@ fn with_any_byte_of_a_segment_flipped_under_the_server_no_wrong_tile_is_served()
         flip(&bad.path().join(segment.file_name().unwrap()), at);
         let missing = all.len() - all_true(&tier, &all, at);
         let counted = tier.stats().corrupt.iter().sum::<u64>();
-        assert_eq!(missing > 0, counted > 0, "byte {at}: {missing} missing, {counted} counted");
+        assert_eq!(
+            missing > 0,
+            counted > 0,
+            "byte {at}: {missing} missing, {counted} counted"
+        );
         noticed += missing;
         // Put again, it is there again.
         for (key, stored) in &all {
@@ -150,7 +161,10 @@ fn segments_swapped_are_not_believed_live_or_after_a_restart() {
     close(tier);
     let files = segments(dir.path());
     let tier = open(dir.path(), SMALL);
-    let (a, b) = (std::fs::read(&files[0]).unwrap(), std::fs::read(&files[1]).unwrap());
+    let (a, b) = (
+        std::fs::read(&files[0]).unwrap(),
+        std::fs::read(&files[1]).unwrap(),
+    );
     std::fs::write(&files[0], &b).unwrap();
     std::fs::write(&files[1], &a).unwrap();
     for n in 0..50 {
@@ -168,7 +182,11 @@ fn segments_swapped_are_not_believed_live_or_after_a_restart() {
 fn a_folder_of_another_format_is_discarded_and_foreign_files_are_not() {
     let dir = tempfile::tempdir().unwrap();
     let all = filled(dir.path());
-    let foreign = ["segment-1.txt", "notes", "segment-0000000000000001.tilekeep.bak"];
+    let foreign = [
+        "segment-1.txt",
+        "notes",
+        "segment-0000000000000001.tilekeep.bak",
+    ];
     for name in foreign {
         std::fs::write(dir.path().join(name), "mine").unwrap();
     }
@@ -198,7 +216,10 @@ fn without_its_ledger_everything_is_stale_and_nothing_lost() {
     for _ in 0..2 {
         let tier = open(dir.path(), SMALL);
         for key in all.keys() {
-            assert_eq!(get(&tier, key).unwrap().validated_at(), Timestamp::default());
+            assert_eq!(
+                get(&tier, key).unwrap().validated_at(),
+                Timestamp::default()
+            );
         }
     }
     let tier = open(dir.path(), SMALL);

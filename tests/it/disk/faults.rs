@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::sync::Arc;
 
-use tilekeep::cache::disk::{DiskFaults, DiskIo, DiskOperation};
+use tilekeep::cache::{DiskFaults, DiskIo, DiskOperation};
 
 use super::*;
 
@@ -207,9 +207,18 @@ fn a_folder_on_a_read_only_file_system_is_refused_with_the_remedy() {
         return;
     }
     let refused = DiskTier::open(settings(dir.path(), SMALL));
-    assert!(Command::new("umount").arg(dir.path()).status().unwrap().success());
+    assert!(
+        Command::new("umount")
+            .arg(dir.path())
+            .status()
+            .unwrap()
+            .success()
+    );
     let refused = refused.unwrap_err();
-    assert!(matches!(refused, DiskOpenError::ReadOnly { .. }), "{refused}");
+    assert!(
+        matches!(refused, DiskOpenError::ReadOnly { .. }),
+        "{refused}"
+    );
     assert!(refused.to_string().contains("read-only"));
 }
 

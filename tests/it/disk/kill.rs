@@ -12,7 +12,9 @@ const KEYS: u32 = 1200;
 const ROUNDS: u64 = 220;
 
 fn random(state: &mut u64) -> u64 {
-    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+    *state = state
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1);
     *state >> 33
 }
 
@@ -67,7 +69,10 @@ fn after_every_kill_nine_each_tile_served_is_the_true_one() {
     let (mut served, mut retired, mut scanned) = (0, 0, 0);
     for round in 1..=ROUNDS {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "disk::kill::a_child_that_writes_until_it_is_killed"])
+            .args([
+                "--exact",
+                "disk::kill::a_child_that_writes_until_it_is_killed",
+            ])
             .args(["--nocapture", "--quiet"])
             .env(FOLDER, dir.path())
             .env(ROUND, round.to_string())
@@ -85,7 +90,10 @@ fn after_every_kill_nine_each_tile_served_is_the_true_one() {
         heard.read_to_end(&mut told).unwrap();
         // The test harness has said something before the child did.
         let start = told.windows(4).position(|w| w == b"test").unwrap_or(0);
-        let start = told[start..].iter().position(|&b| b == b'\n').map_or(0, |at| start + at + 1);
+        let start = told[start..]
+            .iter()
+            .position(|&b| b == b'\n')
+            .map_or(0, |at| start + at + 1);
         for word in told[start..].chunks_exact(8) {
             let word = u64::from_le_bytes(word.try_into().unwrap());
             if word >> 63 == 1 {
@@ -113,12 +121,12 @@ fn after_every_kill_nine_each_tile_served_is_the_true_one() {
             assert!(generation > dead, "key {n} rose again in round {round}");
             served += 1;
         }
-        let stats = tier.stats();
-        assert!(stats.used_bytes <= SMALL && capacity::on_disk(dir.path()) <= SMALL);
-        assert_eq!(stats.corrupt.iter().sum::<u64>(), 0, "{stats:?}");
-        assert_eq!(stats.ledger_losses, 0);
-        retired += stats.segments_retired;
-        scanned += stats.segments_scanned;
+        let figures = tier.stats();
+        assert!(figures.used_bytes <= SMALL && capacity::on_disk(dir.path()) <= SMALL);
+        assert_eq!(figures.corrupt.iter().sum::<u64>(), 0, "{figures:?}");
+        assert_eq!(figures.ledger_losses, 0);
+        retired += figures.segments_retired;
+        scanned += figures.segments_scanned;
     }
     assert!(served > 100 * ROUNDS, "{served} served");
     assert!(scanned > ROUNDS / 2, "{scanned} scanned, {retired} retired");

@@ -109,7 +109,11 @@ fn run(acts: &[Act], capacity: u64, keys: u32, exact: bool) {
             Act::Invalidate(n) => {
                 let known = model.remove(&key(n)).is_some();
                 let found = tier.invalidate(&key(n));
-                assert!(if exact { found == known } else { known || !found });
+                assert!(if exact {
+                    found == known
+                } else {
+                    known || !found
+                });
             }
             Act::Purge(nth) => {
                 tier.invalidate_matching(|key| matches(key, nth));
