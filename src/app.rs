@@ -24,8 +24,9 @@ use crate::auth::{
     Secret, SessionSettings, Sessions, Users, UsersError,
 };
 use crate::aws::{AssumeRole, Aws, AwsError, AwsSettings, CredentialSource};
-use crate::cache::disk::{DiskOpenError, DiskSettings, DiskTier};
-use crate::cache::{FreshnessPolicy, MemoryTier, TileCache, TileCacheParts};
+use crate::cache::{
+    DiskOpenError, DiskSettings, DiskTier, FreshnessPolicy, MemoryTier, TileCache, TileCacheParts,
+};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::http::admin::{self, AdminParts};

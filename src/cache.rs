@@ -3,13 +3,17 @@
 //! Invariant: never a wrong tile. What a tier cannot vouch for is a miss, and no trouble in a tier
 //! fails a request. Left out on purpose: HTTP and sessions; nothing here knows who asks.
 
-pub mod disk;
+mod disk;
 mod flight;
 mod freshness;
 mod memory;
 mod stored;
 mod tile_cache;
 
+pub use disk::{
+    Corruption, DiskFaults, DiskIo, DiskMeta, DiskOpenError, DiskOperation, DiskSettings,
+    DiskStats, DiskTier, PendingRead, PutOutcome, SkipReason, TryGet,
+};
 pub use freshness::{Assessment, Freshness, FreshnessPolicy};
 pub use memory::{Held, MemoryTier};
 pub use stored::{ContentHash, Stored, StoredAbsence, StoredTile};

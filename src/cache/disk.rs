@@ -25,6 +25,7 @@ mod folder;
 mod index;
 mod invalidate;
 mod io;
+mod lane;
 mod layout;
 mod ledger;
 mod queue;
@@ -107,10 +108,11 @@ impl DiskTier {
 
     /// The same over a disk that a test can break.
     pub fn open_with(settings: DiskSettings, io: DiskIo) -> Result<Self, DiskOpenError> {
-        let layout = Layout::of(settings.capacity);
-        let (folder, layout) = Folder::take(&settings.path, layout)?;
+        let DiskSettings { path, capacity } = settings;
+        let layout = Layout::of(capacity);
+        let (folder, layout) = Folder::take(&path, layout)?;
         let unusable = |source| DiskOpenError::Unusable {
-            path: settings.path.clone(),
+            path: path.clone(),
             source,
         };
         let mut listed = folder.segments().map_err(unusable)?;
@@ -285,9 +287,9 @@ fn open_ledger(
 /// Enters the files into the account, and deletes the oldest if the capacity has become too small
 /// for them.
 fn fit(state: &State, listed: &mut Vec<Listed>) {
-    listed
-        .iter()
-        .for_each(|listed| state.room.enter(footprint(listed.len)));
+    for listed in listed.iter() {
+        state.room.enter(footprint(listed.len));
+    }
     while state.room.free() < state.layout.segment {
         let Some(oldest) = listed.pop() else {
             return;

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tilekeep::cache::disk::{DiskSettings, DiskTier};
 use tilekeep::cache::{
-    CacheStatus, FreshnessPolicy, MemoryTier, Purge, Revalidation, Served, Stored, TileCache,
-    TileCacheParts, Wanted,
+    CacheStatus, DiskSettings, DiskTier, FreshnessPolicy, MemoryTier, Purge, Revalidation, Served,
+    Stored, TileCache, TileCacheParts, Wanted,
 };
 use tilekeep::clock::Clock;
 use tilekeep::metrics::{Metrics, OriginOutcome, TierLabel as Tier};

@@ -11,15 +11,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tilekeep::cache::disk::{
-    DiskOpenError, DiskSettings, DiskTier, PutOutcome, SkipReason, TryGet,
+use tilekeep::cache::{
+    ContentHash, DiskOpenError, DiskSettings, DiskTier, PutOutcome, SkipReason, Stored,
+    StoredAbsence, StoredTile, TryGet,
 };
-use tilekeep::cache::{ContentHash, Stored, StoredAbsence, StoredTile};
 use tilekeep::clock::Timestamp;
 use tilekeep::origin::{ContentEncoding, OriginValidator};
 use tilekeep::tile::{KeySpace, Scale, TileCoord, TileKey};
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 const SMALL: u64 = 4 << 20;
 const ROOMY: u64 = 64 << 20;
 
@@ -96,6 +96,7 @@ fn put(tier: &DiskTier, key: TileKey, stored: &Stored) {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "what is closed is not used")]
 fn close(tier: DiskTier) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()

@@ -83,8 +83,14 @@ pub enum DiskOpenError {
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    /// Its lock ends with the handle.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Closing it does that too, but not while a child that is just being started has a copy.
+        flock(&self.lock, FlockOperation::Unlock).ok();
+    }
 }
 
 /// A segment file as the folder lists it.
@@ -131,7 +137,7 @@ impl Folder {
         }
         let folder = Self {
             path: path.to_owned(),
-            _lock: lock,
+            lock,
         };
         // The lock file may have been writable for longer than the folder is.
         folder.try_out().map_err(refused)?;

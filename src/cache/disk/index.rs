@@ -32,12 +32,14 @@ impl Place {
         Self(u64::from(slot) << 48 | u64::from(offset_units) << 21 | u64::from(len_units))
     }
 
+    #[allow(clippy::cast_possible_truncation, reason = "the highest 16 bits")]
     pub(super) fn slot(self) -> u16 {
         (self.0 >> 48) as u16
     }
 
+    #[allow(clippy::cast_possible_truncation, reason = "27 bits in the middle")]
     pub(super) fn offset_units(self) -> u32 {
-        (self.0 >> 21) as u32 & ((1 << 27) - 1)
+        (self.0 >> 21 & ((1 << 27) - 1)) as u32
     }
 
     pub(super) fn offset(self) -> u64 {

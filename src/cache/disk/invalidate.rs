@@ -14,14 +14,14 @@ use super::state::State;
 use super::stats::DiskOperation;
 
 /// How long a purge waits for the index to be whole. Recovery takes seconds at the worst.
-const RECOVERY: Duration = Duration::from_secs(60);
+const RECOVERY: Duration = Duration::from_mins(1);
 
 impl State {
     pub(super) fn invalidate(&self, key: &TileKey) -> bool {
         let (line, place, found) = {
             let mut shard = self.index.shard(key);
             let before = self.next_sequence();
-            let line = dead(*key, before);
+            let line = Line::dead(*key, before);
             let recovering = self.tell_recovery(|recovering| recovering.verdicts.add(line));
             let queued = shard.pending.remove(key).is_some();
             let entry = shard.entries.pop(key);
@@ -53,7 +53,7 @@ impl State {
                     count += u64::from(queued || entry.is_some_and(|entry| !entry.is_bad()));
                     let id = |place: Place| Some((place.slot(), shard.segment(place)?.id));
                     segments.extend(entry.and_then(|entry| id(entry.place)));
-                    lines.push(dead(key, before));
+                    lines.push(Line::dead(key, before));
                 }
             }
             self.write_down(&lines, segments);
@@ -159,13 +159,5 @@ impl State {
         };
         shard.pending.insert(key, pending);
         sequence
-    }
-}
-
-fn dead(key: TileKey, before: u64) -> Line {
-    Line {
-        key,
-        before,
-        verdict: Verdict::Dead,
     }
 }

@@ -56,6 +56,16 @@ pub(super) struct Line {
 }
 
 impl Line {
+    /// The key's records from before this are dead.
+    pub(super) fn dead(key: TileKey, before: u64) -> Self {
+        let verdict = Verdict::Dead;
+        Self {
+            key,
+            before,
+            verdict,
+        }
+    }
+
     /// That speaks of no key.
     pub(super) fn keyless(verdict: Verdict, before: u64) -> Self {
         Self {

@@ -33,6 +33,15 @@ pub(super) enum Op {
     Drop(Vec<(u16, u64)>),
 }
 
+/// What the writer is at.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Recovering,
+    Working,
+    Finished,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     ops: VecDeque<Op>,
@@ -41,11 +50,10 @@ struct Inner {
     busy: bool,
     /// Invalidations wait to be synced.
     sync: bool,
-    recovered: bool,
     backing_off: bool,
+    phase: Phase,
     /// Work on until then, and no longer.
     closing: Option<Instant>,
-    finished: bool,
     waiting: Vec<oneshot::Sender<bool>>,
 }
 
@@ -208,12 +216,12 @@ impl Queue {
     }
 
     pub(super) fn set_recovered(&self) {
-        lock(&self.inner).recovered = true;
+        lock(&self.inner).phase = Phase::Working;
         self.progress.notify_all();
     }
 
     pub(super) fn is_recovered(&self) -> bool {
-        lock(&self.inner).recovered
+        lock(&self.inner).phase != Phase::Recovering
     }
 
     /// The writer stops at the latest then, unless somebody said so before.
@@ -233,7 +241,7 @@ impl Queue {
     pub(super) fn finished(&self) -> oneshot::Receiver<bool> {
         let (sender, receiver) = oneshot::channel();
         let mut inner = lock(&self.inner);
-        if inner.finished {
+        if inner.phase == Phase::Finished {
             sender.send(true).ok();
         } else {
             inner.waiting.push(sender);
@@ -244,8 +252,7 @@ impl Queue {
     /// The writer has stopped.
     pub(super) fn finish(&self, all_written: bool) {
         let mut inner = lock(&self.inner);
-        inner.finished = true;
-        inner.recovered = true;
+        inner.phase = Phase::Finished;
         inner.busy = false;
         for waiting in inner.waiting.drain(..) {
             waiting.send(all_written).ok();
@@ -256,13 +263,14 @@ impl Queue {
 
     /// Waits until the index is whole, or the writer has stopped.
     pub(super) fn wait_recovered(&self, at_most: Duration) -> bool {
-        self.wait(at_most, |inner| inner.recovered)
+        self.wait(at_most, |inner| inner.phase != Phase::Recovering)
     }
 
     /// Waits until all that was queued is done.
     pub(super) fn wait_idle(&self, at_most: Duration) -> bool {
         self.wait(at_most, |inner| {
-            inner.finished || inner.recovered && inner.ops.is_empty() && !inner.busy && !inner.sync
+            let idle = inner.ops.is_empty() && !inner.busy && !inner.sync;
+            inner.phase == Phase::Finished || inner.phase == Phase::Working && idle
         })
     }
 
@@ -307,7 +315,7 @@ mod tests {
     fn closing_leaves_what_is_past_the_deadline() {
         let queue = queue();
         queue.put(key(1), 1, || 1).unwrap();
-        queue.close(Instant::now() + Duration::from_secs(60));
+        queue.close(Instant::now() + Duration::from_mins(1));
         assert_eq!(queue.put(key(2), 1, || 2), Err(SkipReason::Closed));
         assert!(matches!(queue.next(None), Next::Work(ops, _) if ops.len() == 1));
         assert!(matches!(queue.next(None), Next::Finish(left) if left.is_empty()));

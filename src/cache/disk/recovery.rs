@@ -12,12 +12,13 @@ use crate::tile::TileKey;
 
 use super::folder::Listed;
 use super::index::{Entry, Place, SHARDS, lock};
+use super::lane::MIN_SHARED_RECORD;
 use super::layout::footprint;
-use super::ledger::{Line, Verdict};
+use super::ledger::Line;
 use super::record::{self, Kind};
 use super::segment::{self, Contents, Segment, SummaryEntry, Unusable};
 use super::stats::DiskOperation;
-use super::writer::{MIN_SHARED_RECORD, Writer};
+use super::writer::Writer;
 
 /// The newest touch of each record, by segment and offset: its number, key and time.
 type Touches = HashMap<(u64, u32), (u64, TileKey, Timestamp)>;
@@ -142,11 +143,7 @@ impl Writer {
                 validated_at = Timestamp::default();
             }
         }
-        let dead = |before| Line {
-            key: found.key,
-            before,
-            verdict: Verdict::Dead,
-        };
+        let dead = |before| Line::dead(found.key, before);
         let entry = Entry::new(place, found.kind, validated_at);
         let Some(known) = shard.entries.peek(&found.key).copied() else {
             if (shard.entries.len() * SHARDS) as u64 >= self.state.layout.max_entries {

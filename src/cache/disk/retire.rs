@@ -15,11 +15,12 @@ use crate::clock::Timestamp;
 use crate::tile::TileKey;
 
 use super::index::Place;
+use super::lane::{Lane, MIN_SHARED_RECORD, Staged};
 use super::ledger::{Line, Verdict};
 use super::record::{self, Head, Kind};
 use super::segment::{self, Segment, SummaryEntry};
 use super::stats::DiskOperation;
-use super::writer::{Known, Lane, MIN_SHARED_RECORD, Staged, Writer};
+use super::writer::{Known, Writer};
 
 /// Content that is shared moves before anything else does.
 const SHARED: u32 = 16;
@@ -84,9 +85,9 @@ impl Writer {
             self.state.counters.io_error(DiskOperation::Write, &error);
         }
         if whole {
-            entries
-                .iter()
-                .for_each(|entry| self.forget(&segment, entry));
+            for entry in &entries {
+                self.forget(&segment, entry);
+            }
         } else {
             self.forget_all(segment.slot);
         }
@@ -266,8 +267,7 @@ impl Writer {
         let emptied = segment.file.set_len(0);
         let deleted = std::fs::remove_file(&segment.path);
         match (emptied, deleted) {
-            (Ok(()), _) => self.state.room.release(reserved),
-            (Err(_), Ok(())) => self.state.room.release(reserved),
+            (Ok(()), _) | (_, Ok(())) => self.state.room.release(reserved),
             (Err(error), Err(_)) => self.state.counters.io_error(DiskOperation::Delete, &error),
         }
     }

@@ -165,8 +165,9 @@ impl State {
     pub(super) fn ledger_so_far(&self) -> io::Result<(u64, Verdicts)> {
         let book = lock(&self.book);
         let mut verdicts = Verdicts::default();
-        let lines = book.ledger.lines_from(LINE_LEN as u64)?;
-        lines.into_iter().for_each(|line| verdicts.add(line));
+        for line in book.ledger.lines_from(LINE_LEN as u64)? {
+            verdicts.add(line);
+        }
         Ok((book.ledger.len(), verdicts))
     }
 
@@ -205,7 +206,9 @@ impl State {
     /// Halves every segment's heat.
     pub(super) fn cool(&self) {
         let table = self.index.table();
-        table.iter().flatten().for_each(|segment| segment.cool());
+        for segment in table.iter().flatten() {
+            segment.cool();
+        }
     }
 
     pub(super) fn stats(&self) -> DiskStats {

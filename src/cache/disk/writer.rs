@@ -15,55 +15,21 @@ use std::time::{Duration, Instant};
 use crate::cache::{ContentHash, Stored};
 use crate::tile::TileKey;
 
-use super::index::{Entry, Place, Shard, prefix};
+use super::index::prefix;
+use super::lane::{Lane, MIN_SHARED, Open, Staged};
 use super::layout::footprint;
-use super::ledger::{Line, Verdict};
 use super::queue::{Next, Op};
-use super::record::{HEADER_LEN, Head, Kind, UNIT};
-use super::segment::{self, Segment, SummaryEntry, sealed_len};
+use super::record::{Head, Kind};
+use super::segment::{self, Segment, SummaryEntry};
 use super::state::{LEDGER_STEP, State};
 use super::stats::{DiskOperation, SkipReason};
 
-/// Bodies up to this length are stored again rather than referred to: a reference is not much
-/// shorter, and costs a second read.
-const MIN_SHARED: usize = 512;
-/// Records with bodies longer than that are longer than this.
-pub(super) const MIN_SHARED_RECORD: usize = MIN_SHARED + HEADER_LEN;
 /// How much is gathered before it is written.
 const BUFFER: usize = 1 << 20;
 /// Hot bytes that may move for every byte that comes in, in percent: bounds write amplification.
 const MOVES_PERCENT: u64 = 24;
 const FIRST_BACK_OFF: Duration = Duration::from_millis(250);
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
-
-/// Which of the segments that are being filled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lane {
-    New,
-    Moved,
-}
-
-/// A segment that is being filled.
-#[derive(Debug)]
-struct Open {
-    segment: Arc<Segment>,
-    /// Bytes in the file.
-    written: u64,
-    buffer: Vec<u8>,
-    entries: Vec<SummaryEntry>,
-    staged: Vec<Staged>,
-}
-
-/// What becomes true once the buffer is written.
-#[derive(Debug)]
-pub(super) enum Staged {
-    /// A put, by its sequence number; and the content that others can refer to from now on.
-    Put { sequence: u64, payload: usize },
-    /// A record that moved from there.
-    Moved { from: Place },
-    /// A revalidation.
-    Touched,
-}
+const LONGEST_BACK_OFF: Duration = Duration::from_mins(1);
 
 /// A segment's life in the writer's books, by slot.
 #[derive(Debug)]
@@ -240,10 +206,7 @@ impl Writer {
     ) -> io::Result<()> {
         let len = head.record_len(body.len());
         let most = self.state.layout.segment;
-        let full = |open: &Open| {
-            let end = open.end() + len as u64;
-            sealed_len(end, open.entries.len() + 1) > most
-        };
+        let full = |open: &Open| open.is_full(len, most);
         if self.open[lane as usize].as_ref().is_some_and(full) {
             self.flush(lane)?;
             self.seal(lane);
@@ -254,10 +217,7 @@ impl Writer {
         let Some(open) = &mut self.open[lane as usize] else {
             return Ok(());
         };
-        let at = open.end();
-        head.encode(body, open.segment.id, &mut open.buffer);
-        open.entries.push(SummaryEntry::of(head, at, len));
-        open.staged.push(staged);
+        open.append(head, body, staged);
         let full = open.buffer.len() >= BUFFER;
         if head.kind == Kind::Tile && body.len() > MIN_SHARED {
             self.fresh.insert(prefix(head.content));
@@ -286,13 +246,7 @@ impl Writer {
         let slot = self.free_slot();
         let segment = Arc::new(Segment::new(id, slot, file, path));
         self.enter(Arc::clone(&segment), footprint(size), false);
-        self.open[lane as usize] = Some(Open {
-            segment,
-            written: 0,
-            buffer: segment::header(id).to_vec(),
-            entries: Vec::new(),
-            staged: Vec::new(),
-        });
+        self.open[lane as usize] = Some(Open::new(segment));
         Ok(())
     }
 
@@ -490,140 +444,4 @@ impl Writer {
 fn touched(segment_id: u64, offset_units: u32) -> ContentHash {
     let both = u128::from(segment_id) | u128::from(offset_units) << 64;
     ContentHash::from_bytes(both.to_le_bytes())
-}
-
-impl Open {
-    fn end(&self) -> u64 {
-        self.written + self.buffer.len() as u64
-    }
-
-    /// The entries that the buffer holds, with what they stand for.
-    fn buffered(&self) -> impl Iterator<Item = (&SummaryEntry, &Staged)> {
-        let first = self.entries.len() - self.staged.len();
-        self.entries[first..].iter().zip(&self.staged)
-    }
-
-    fn place(&self, entry: &SummaryEntry) -> Place {
-        Place::new(self.segment.slot, entry.offset, entry.len)
-    }
-
-    /// Lines for the records that the buffer's puts replace.
-    fn buries(&self, state: &State) -> Vec<Line> {
-        let mut lines = Vec::new();
-        for (entry, staged) in self.buffered() {
-            if let Staged::Put { sequence, .. } = *staged
-                && state.index.shard(&entry.key).entries.contains(&entry.key)
-            {
-                lines.push(dead(entry.key, sequence));
-            }
-        }
-        lines
-    }
-
-    /// Forgets what is in the buffer. What it was to replace is dead already.
-    fn abandon(&mut self, state: &State) {
-        for (entry, staged) in self.buffered() {
-            if let Staged::Put { sequence, .. } = *staged {
-                let mut shard = state.index.shard(&entry.key);
-                if shard
-                    .pending
-                    .get(&entry.key)
-                    .is_some_and(|p| p.sequence == sequence)
-                {
-                    shard.pending.remove(&entry.key);
-                    shard.entries.pop(&entry.key);
-                    drop(shard);
-                    state.counters.skipped(SkipReason::WriteFailed);
-                }
-            }
-        }
-        self.entries
-            .truncate(self.entries.len() - self.staged.len());
-        self.staged.clear();
-        self.buffer.clear();
-        if self.written == 0 {
-            self.buffer
-                .extend_from_slice(&segment::header(self.segment.id));
-        }
-    }
-
-    /// The buffer is written: look-ups find what it holds. Lines for what went for it.
-    fn reveal(&mut self, state: &State) -> Vec<Line> {
-        let mut lines = Vec::new();
-        let per_shard = state.layout.max_entries / super::index::SHARDS as u64;
-        for (entry, staged) in self.buffered() {
-            let place = self.place(entry);
-            let mut shard = state.index.shard(&entry.key);
-            match *staged {
-                Staged::Put { sequence, payload } => {
-                    state.counters.writes.one();
-                    state.counters.written_payload_bytes.add(payload as u64);
-                    lines.extend(reveal_put(&mut shard, entry, place, sequence));
-                    if shard.entries.len() as u64 > per_shard
-                        && let Some((key, _)) = shard.entries.pop_lru()
-                    {
-                        state.counters.evictions.one();
-                        lines.push(dead(key, state.next_sequence()));
-                    }
-                }
-                Staged::Moved { from } => {
-                    state.counters.reinserted.one();
-                    let bytes = u64::from(entry.len) * UNIT as u64;
-                    state.counters.reinserted_bytes.add(bytes);
-                    if entry.kind != Kind::Content
-                        && let Some(now) = shard.entries.peek_mut(&entry.key)
-                        && now.place == from
-                    {
-                        self.segment.warm(now.hits());
-                        *now = now.moved_to(place);
-                    }
-                }
-                Staged::Touched => {}
-            }
-            drop(shard);
-            if matches!(entry.kind, Kind::Tile | Kind::Content) && place.len() > MIN_SHARED_RECORD {
-                let mut shard = state.index.content(entry.content);
-                match *staged {
-                    Staged::Moved { .. } => shard.moved(entry.content, place),
-                    _ => shard.insert(entry.content, place),
-                }
-            }
-        }
-        self.written = self.end();
-        self.buffer.clear();
-        self.staged.clear();
-        lines
-    }
-}
-
-fn reveal_put(
-    shard: &mut Shard,
-    entry: &SummaryEntry,
-    place: Place,
-    sequence: u64,
-) -> Option<Line> {
-    match shard.pending.get(&entry.key) {
-        Some(pending) if pending.sequence == sequence => {
-            let now = Entry::new(place, entry.kind, pending.validated_at);
-            shard.pending.remove(&entry.key);
-            shard.entries.put(entry.key, now);
-            None
-        }
-        // Replaced while it was written: dead from the start.
-        Some(pending) => {
-            let line = dead(entry.key, pending.sequence);
-            shard.entries.pop(&entry.key);
-            Some(line)
-        }
-        // Invalidated while it was written: whoever did that has written the line.
-        None => None,
-    }
-}
-
-fn dead(key: TileKey, before: u64) -> Line {
-    Line {
-        key,
-        before,
-        verdict: Verdict::Dead,
-    }
 }

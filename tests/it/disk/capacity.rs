@@ -20,18 +20,20 @@ pub(super) fn on_disk(path: &Path) -> u64 {
     lengths.max(blocks) + folder.blocks() * 512
 }
 
+/// Says so when it goes, also because an assertion failed.
+struct Done<'a>(&'a AtomicBool);
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 #[test]
 fn the_capacity_is_never_exceeded_at_any_instant() {
     let dir = tempfile::tempdir().unwrap();
-    struct Done<'a>(&'a AtomicBool);
-    impl Drop for Done<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Release);
-        }
-    }
     let (most, done) = (AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
-        let _done = Done(&done); // also when an assertion fails
+        let _done = Done(&done);
         scope.spawn(|| {
             while !done.load(Ordering::Acquire) {
                 most.fetch_max(on_disk(dir.path()), Ordering::AcqRel);
@@ -44,17 +46,19 @@ fn the_capacity_is_never_exceeded_at_any_instant() {
                 put(&tier, key(n), &tile(n, 1, 200 + n as usize * 37 % 9000));
                 // Some are hot and move, some go.
                 for hot in 0..n % 40 {
-                    get(&tier, &key(hot));
+                    if get(&tier, &key(hot)).is_none() {
+                        put(&tier, key(hot), &tile(hot, 1, 3000));
+                    }
                 }
                 if n % 3 == 0 {
-                    tier.invalidate(&key(n / 2));
+                    tier.invalidate(&key(n - n / 5));
                 }
             }
             assert!(tier.wait_written(LONG));
             let stats = tier.stats();
             assert!(stats.used_bytes <= SMALL);
             assert!(stats.segments_retired > 5, "{stats:?}");
-            assert!(round == 0 || stats.reinserted > 0, "{stats:?}");
+            assert!(stats.reinserted > 0, "{stats:?}");
         }
     });
     let most = most.into_inner();

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::sync::Arc;
 
-use tilekeep::cache::disk::{DiskFaults, DiskIo, DiskOperation};
+use tilekeep::cache::{DiskFaults, DiskIo, DiskOperation};
 
 use super::*;
 

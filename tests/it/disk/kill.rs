@@ -121,12 +121,12 @@ fn after_every_kill_nine_each_tile_served_is_the_true_one() {
             assert!(generation > dead, "key {n} rose again in round {round}");
             served += 1;
         }
-        let stats = tier.stats();
-        assert!(stats.used_bytes <= SMALL && capacity::on_disk(dir.path()) <= SMALL);
-        assert_eq!(stats.corrupt.iter().sum::<u64>(), 0, "{stats:?}");
-        assert_eq!(stats.ledger_losses, 0);
-        retired += stats.segments_retired;
-        scanned += stats.segments_scanned;
+        let figures = tier.stats();
+        assert!(figures.used_bytes <= SMALL && capacity::on_disk(dir.path()) <= SMALL);
+        assert_eq!(figures.corrupt.iter().sum::<u64>(), 0, "{figures:?}");
+        assert_eq!(figures.ledger_losses, 0);
+        retired += figures.segments_retired;
+        scanned += figures.segments_scanned;
     }
     assert!(served > 100 * ROUNDS, "{served} served");
     assert!(scanned > ROUNDS / 2, "{scanned} scanned, {retired} retired");
