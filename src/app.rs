@@ -10,7 +10,7 @@ mod tls;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +47,9 @@ const KNOWN_TOKENS: usize = 16_384;
 
 /// The file of ended sessions, beside the users file or in the cache's folder.
 const ENDED_SESSIONS: &str = "tilekeep-ended-sessions";
+
+/// How long another process may hold the cache's folder before that is an error.
+const FOLDER_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +121,7 @@ pub struct App {
     admin_side: axum::Router,
     cache: TileCache,
     shutdown: Trigger,
+    admin_shutdown: Trigger,
     grace: Duration,
     addresses: Addresses,
     metrics: Arc<Metrics>,
@@ -167,7 +171,7 @@ impl App {
             // On the heap: the SDK's futures are large, and everything that waits for this one holds it.
             None => Box::pin(s3_origin(&config, provided.credentials)).await?,
         };
-        let cache = tile_cache(&config, origin, clock.clone(), metrics.clone())?;
+        let cache = tile_cache(&config, origin, clock.clone(), metrics.clone()).await?;
         let sessions = sessions(&config, provided.keys, &clock)?;
         let users = match (provided.users, &config.login.users_file) {
             (Some(users), _) => Some(users),
@@ -206,20 +210,22 @@ impl App {
                 .map(|token| Secret::new(token.expose())),
         };
         let grace = config.server.shutdown_grace;
-        let server = |listener, tls| Server {
+        let (admin_shutdown, admin_ending) = shutdown::channel();
+        let server = |listener, tls, shutdown| Server {
             listener,
             tls,
-            shutdown: ending.clone(),
+            shutdown,
             grace,
             metrics: metrics.clone(),
         };
         Ok(Self {
-            public: server(public, tls),
+            public: server(public, tls, ending),
             public_side: PublicSide::new(parts, site::router(Arc::new(site))),
-            admin: server(admin, None),
+            admin: server(admin, None, admin_ending),
             admin_side: admin::router(Arc::new(admin_parts)),
             cache,
             shutdown,
+            admin_shutdown,
             grace,
             addresses,
             metrics,
@@ -257,7 +263,12 @@ impl App {
         let admin = self
             .admin
             .run(move |_, request| admin::answer(admin_side.clone(), request));
-        tokio::join!(public, admin);
+        // The admin side stays until the public side has ended, so that probes hear `503` meanwhile.
+        let ended = async {
+            public.await;
+            self.admin_shutdown.fire();
+        };
+        tokio::join!(ended, admin);
         if let Some(disk) = self.cache.disk() {
             disk.close(self.grace).await;
         }
@@ -311,7 +322,7 @@ async fn s3_origin(
     )))
 }
 
-fn tile_cache(
+async fn tile_cache(
     config: &Config,
     origin: Arc<dyn Origin>,
     clock: Clock,
@@ -319,13 +330,7 @@ fn tile_cache(
 ) -> Result<TileCache, AppError> {
     let cache = &config.cache;
     let disk = match &cache.disk_path {
-        Some(path) if cache.disk > 0 => {
-            let settings = DiskSettings {
-                path: path.clone(),
-                capacity: cache.disk,
-            };
-            Some(DiskTier::open(settings)?)
-        }
+        Some(path) if cache.disk > 0 => Some(disk_tier(path, cache.disk).await?),
         _ => None,
     };
     let parts = TileCacheParts {

@@ -106,7 +106,13 @@ impl PublicSide {
                 Answer::Other,
             ),
             Ok(Route::TileJson(_) | Route::Page) => self.page(peer, request).await,
-            Err(malformed) => refuse(&malformed.into()),
+            Err(_) if request.method() == Method::OPTIONS => {
+                (cors.preflight(origin.as_ref(), TILE_METHODS), Answer::Other)
+            }
+            Err(malformed) => match *request.method() {
+                Method::GET | Method::HEAD => refuse(&malformed.into()),
+                _ => refuse(&HttpError::Method(TILE_METHODS)),
+            },
         };
         cors.apply(origin, response.headers_mut());
         self.parts.metrics.answers.inc(answer);

@@ -127,6 +127,14 @@ async fn refusals_come_in_the_order_of_the_contract() {
         (put.status, put.header("allow")),
         (StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD, OPTIONS")
     );
+    assert_eq!(
+        nobody(Method::PUT, "/w/03/1/2").await.status,
+        StatusCode::METHOD_NOT_ALLOWED
+    );
+    assert_eq!(
+        nobody(Method::OPTIONS, "/w/03/1/2").await.status,
+        StatusCode::NO_CONTENT
+    );
     // Malformed before the session.
     for path in [
         "/world/03/1/2",

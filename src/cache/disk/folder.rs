@@ -3,8 +3,9 @@
 //! Invariant: no file is touched whose name is not one that this module makes, and nothing but the
 //! lock file before the lock is held.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -118,7 +119,12 @@ impl Folder {
                 _ => DiskOpenError::Unusable { path, source },
             }
         };
-        fs::create_dir_all(path).map_err(refused)?;
+        // The tiles are private: a folder made here is its owner's alone.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(refused)?;
         let lock = OpenOptions::new()
             .read(true)
             .write(true)

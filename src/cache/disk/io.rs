@@ -5,9 +5,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+/// The tiles are private: nobody else on the machine may read them.
+const OWNER_ONLY: u32 = 0o600;
 
 /// Where file operations go.
 #[derive(Debug, Clone, Default)]
@@ -110,7 +114,11 @@ impl DiskIo {
             }
         }
         self.with(
-            OpenOptions::new().read(true).write(true).create_new(true),
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .mode(OWNER_ONLY),
             path,
         )
     }

@@ -5,8 +5,6 @@
 
 use std::sync::Arc;
 
-use crate::tile::TileKey;
-
 use super::index::{Entry, Place, SHARDS, Shard};
 use super::ledger::Line;
 use super::record::{HEADER_LEN, Head, Kind, UNIT};
