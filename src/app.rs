@@ -349,6 +349,23 @@ async fn tile_cache(
     Ok(TileCache::new(parts, origin))
 }
 
+/// Takes the disk tier's folder. A server that is being replaced takes a moment to let go of it.
+async fn disk_tier(path: &Path, capacity: u64) -> Result<DiskTier, AppError> {
+    let settings = DiskSettings {
+        path: path.to_owned(),
+        capacity,
+    };
+    let until = tokio::time::Instant::now() + FOLDER_PATIENCE;
+    loop {
+        match DiskTier::open(settings.clone()) {
+            Err(DiskOpenError::Held { .. }) if tokio::time::Instant::now() < until => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            opened => return Ok(opened?),
+        }
+    }
+}
+
 fn sessions(config: &Config, keys: Option<KeyRing>, clock: &Clock) -> Result<Sessions, AppError> {
     let keys = match keys {
         Some(keys) => keys,
