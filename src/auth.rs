@@ -41,7 +41,7 @@ pub use sessions::{OpenError, SessionSettings, Sessions};
 pub use throttle::{Attempt, Throttle, Throttled};
 pub use token::{LEEWAY, MAX_TOKEN_LEN, MintError, Unverified};
 pub use users::{LoginError, User, Users};
-pub use users_edit::{EditError, add_user, list_users, remove_user};
+pub use users_edit::{EditError, IfExists, add_user, list_users, remove_user};
 pub use users_file::{UsersError, UsersProblem};
 
 /// Why a request has no session. The answer to the client is the same for all but [`Missing`],

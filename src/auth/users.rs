@@ -385,10 +385,24 @@ mod tests {
     async fn a_changed_file_counts_at_the_next_log_in_and_a_broken_one_does_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("users.toml");
-        super::super::add_user(&path, "ada", "one", &Grants::default()).unwrap();
+        super::super::add_user(
+            &path,
+            "ada",
+            "one",
+            &Grants::default(),
+            super::super::IfExists::Refuse,
+        )
+        .unwrap();
         let users = Users::open(&path).unwrap();
         log_in(&users, "ada", "one").await.unwrap();
-        super::super::add_user(&path, "bob", "two", &Grants::default()).unwrap();
+        super::super::add_user(
+            &path,
+            "bob",
+            "two",
+            &Grants::default(),
+            super::super::IfExists::Refuse,
+        )
+        .unwrap();
         log_in(&users, "bob", "two").await.unwrap();
         std::fs::write(&path, "[[users]]\nname = 7\n").unwrap();
         log_in(&users, "bob", "two").await.unwrap();

@@ -56,8 +56,23 @@ pub fn list_users(path: &Path) -> Result<Vec<User>, UsersError> {
     read(path)
 }
 
+/// What to do when a user of that name is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfExists {
+    /// Nothing: it is an error.
+    Refuse,
+    /// Put the new one in its place, in one write.
+    Replace,
+}
+
 /// Adds a user at the end; makes the file where there is none. Hashes the password: blocking.
-pub fn add_user(path: &Path, name: &str, password: &str, grants: &Grants) -> Result<(), EditError> {
+pub fn add_user(
+    path: &Path,
+    name: &str,
+    password: &str,
+    grants: &Grants,
+    if_exists: IfExists,
+) -> Result<(), EditError> {
     if !is_name(name) {
         return Err(EditError::Name);
     }
@@ -67,8 +82,12 @@ pub fn add_user(path: &Path, name: &str, password: &str, grants: &Grants) -> Res
         Err(source) => return Err(unreadable(path, source)),
     };
     let mut expected = parse(&text).map_err(|problems| refused(path, problems))?;
-    if expected.iter().any(|user| user.name == name) {
-        return Err(EditError::Exists(name.to_owned()));
+    if let Some(index) = expected.iter().position(|user| user.name == name) {
+        if if_exists == IfExists::Refuse {
+            return Err(EditError::Exists(name.to_owned()));
+        }
+        text = without(&text, index).ok_or_else(|| EditError::ByHand(path.to_owned()))?;
+        expected.remove(index);
     }
     let user = User {
         name: name.to_owned(),
@@ -97,9 +116,15 @@ pub fn remove_user(path: &Path, name: &str) -> Result<(), EditError> {
         .iter()
         .position(|user| user.name == name)
         .ok_or_else(|| EditError::NoSuchUser(name.to_owned()))?;
-    let starts = entry_starts(&text);
-    let by_hand = || EditError::ByHand(path.to_owned());
-    let start = *starts.get(index).ok_or_else(by_hand)?;
+    let text = without(&text, index).ok_or_else(|| EditError::ByHand(path.to_owned()))?;
+    expected.remove(index);
+    replace(path, &text, &expected)
+}
+
+/// The text without one user's entry; `None` where users are not written as `[[users]]`.
+fn without(text: &str, index: usize) -> Option<String> {
+    let starts = entry_starts(text);
+    let start = *starts.get(index)?;
     let next = starts.get(index + 1).copied().unwrap_or(text.len());
     // Comments above the next entry are about the next entry.
     let block = &text[start..next];
@@ -111,9 +136,7 @@ pub fn remove_user(path: &Path, name: &str) -> Result<(), EditError> {
         }
     }
     let rest = text[end..].strip_prefix('\n').unwrap_or(&text[end..]);
-    let text = format!("{}{rest}", &text[..start]);
-    expected.remove(index);
-    replace(path, &text, &expected)
+    Some(format!("{}{rest}", &text[..start]))
 }
 
 /// Where each `[[users]]` begins. Empty when the users are written in another way.
@@ -236,15 +259,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("users.toml");
         let name = "ada \"the first\" ☂";
-        add_user(&path, name, "one", &grants()).unwrap();
-        add_user(&path, "bob", "two", &Grants::default()).unwrap();
+        add_user(&path, name, "one", &grants(), IfExists::Refuse).unwrap();
+        add_user(&path, "bob", "two", &Grants::default(), IfExists::Refuse).unwrap();
         let users = list_users(&path).unwrap();
         assert_eq!(users[0].name, name);
         assert_eq!(users[0].grants, grants());
         assert!(users[0].hash.verify(b"one") && !users[0].hash.verify(b"two"));
         assert_eq!(users[1].grants, Grants::default());
         assert!(matches!(
-            add_user(&path, "bob", "three", &grants()),
+            add_user(&path, "bob", "three", &grants(), IfExists::Refuse),
             Err(EditError::Exists(_))
         ));
         #[cfg(unix)]
@@ -299,7 +322,7 @@ mod tests {
             remove_user(&path, "ada"),
             Err(EditError::ByHand(_))
         ));
-        assert!(add_user(&path, "bob", "x", &grants()).is_err());
+        assert!(add_user(&path, "bob", "x", &grants(), IfExists::Refuse).is_err());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
     }
 
@@ -310,17 +333,35 @@ mod tests {
         let mut wrong = grants();
         wrong.scope = Some("fly".to_owned());
         assert!(matches!(
-            add_user(&path, "ada", "x", &wrong),
+            add_user(&path, "ada", "x", &wrong, IfExists::Refuse),
             Err(EditError::Grants(_))
         ));
         assert!(matches!(
-            add_user(&path, "ada\n", "x", &grants()),
+            add_user(&path, "ada\n", "x", &grants(), IfExists::Refuse),
             Err(EditError::Name)
         ));
         assert!(matches!(
-            add_user(&path, "ada", "", &grants()),
+            add_user(&path, "ada", "", &grants(), IfExists::Refuse),
             Err(EditError::Password(_))
         ));
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn replacing_a_user_is_one_write_and_leaves_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("users.toml");
+        for name in ["ada", "bob"] {
+            add_user(&path, name, "one", &Grants::default(), IfExists::Refuse).unwrap();
+        }
+        add_user(&path, "ada", "two", &grants(), IfExists::Replace).unwrap();
+        let users = list_users(&path).unwrap();
+        let names: Vec<_> = users.iter().map(|user| user.name.as_str()).collect();
+        assert_eq!(names, ["bob", "ada"]);
+        assert_eq!(users[1].grants, grants());
+        // What is refused changes nothing.
+        let before = std::fs::read_to_string(&path).unwrap();
+        assert!(add_user(&path, "bob", "", &grants(), IfExists::Replace).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), before);
     }
 }

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 
 use super::{Failure, print, prompt};
-use crate::auth::{self, Grants};
+use crate::auth::{self, Grants, IfExists};
 use crate::config;
 use crate::tile::{Bounds, MAX_ZOOM};
 
 /// Add, remove or list the people of the log-in page.
 ///
 /// They are kept in the users file that `[login] users_file` names, with argon2id hashes of their passwords.
-/// A running server sees the change within seconds.
+/// A running server sees the change at the next log-in.
 #[derive(Debug, Subcommand)]
 pub(super) enum UserCommand {
     Add(AddArgs),
@@ -241,10 +241,12 @@ fn add(file: &Path, user: &NewUser, replace: bool) -> Result<(), Failure> {
         bounds: user.bounds,
         quota: user.quota.clone(),
     };
-    if replace && list(file)?.iter().any(|listed| listed.name == user.name) {
-        remove(file, &user.name)?;
-    }
-    auth::add_user(file, &user.name, &user.password, &grants)
+    let if_exists = if replace {
+        IfExists::Replace
+    } else {
+        IfExists::Refuse
+    };
+    auth::add_user(file, &user.name, &user.password, &grants, if_exists)
         .map_err(|error| Failure::failed(&error))
 }
 
