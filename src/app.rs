@@ -39,7 +39,7 @@ use crate::metrics::Metrics;
 use crate::origin::Origin;
 use crate::origin::limits::{LimitSettings, Limited};
 use crate::origin::s3::S3Origin;
-use crate::shutdown::{self, Trigger};
+use crate::shutdown::{self, Shutdown, Trigger};
 use crate::tile::Tilesets;
 
 /// Verified tokens that are remembered: some 1 KB each.
@@ -122,6 +122,7 @@ pub struct App {
     cache: TileCache,
     shutdown: Trigger,
     admin_shutdown: Trigger,
+    ending: Shutdown,
     grace: Duration,
     addresses: Addresses,
     metrics: Arc<Metrics>,
@@ -219,13 +220,14 @@ impl App {
             metrics: metrics.clone(),
         };
         Ok(Self {
-            public: server(public, tls, ending),
+            public: server(public, tls, ending.clone()),
             public_side: PublicSide::new(parts, site::router(Arc::new(site))),
             admin: server(admin, None, admin_ending),
             admin_side: admin::router(Arc::new(admin_parts)),
             cache,
             shutdown,
             admin_shutdown,
+            ending,
             grace,
             addresses,
             metrics,
@@ -254,6 +256,7 @@ impl App {
 
     /// Serves until the shutdown; then finishes open requests and queued disk writes within the grace.
     pub async fn run(self) {
+        let (grace, mut ending) = (self.grace, self.ending);
         let public_side = self.public_side;
         let admin_side = self.admin_side;
         let public = self.public.run(move |peer, request| {
@@ -268,9 +271,15 @@ impl App {
             public.await;
             self.admin_shutdown.fire();
         };
-        tokio::join!(ended, admin);
+        // One grace for all: what requests have used of it, disk writes have no more.
+        let asked = async {
+            ending.asked().await;
+            tokio::time::Instant::now()
+        };
+        let (asked, ..) = tokio::join!(asked, ended, admin);
+        let left = grace.saturating_sub(asked.elapsed());
         if let Some(disk) = self.cache.disk() {
-            disk.close(self.grace).await;
+            disk.close(left.max(Duration::from_secs(1))).await;
         }
         tracing::info!("ended");
     }

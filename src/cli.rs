@@ -12,9 +12,11 @@ mod token;
 mod user;
 
 use std::error::Error;
+use std::future::Future;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -193,11 +195,15 @@ fn bounds(text: &str) -> Result<Bounds, String> {
 }
 
 /// A runtime for the commands that serve.
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
+/// Runs a command's work on a runtime of its own. A disk read that hangs does not hold up the end.
+fn block_on<F: Future>(work: F) -> Result<F::Output, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::Failed(format!("the runtime did not start: {error}")))
+        .map_err(|error| Failure::Failed(format!("the runtime did not start: {error}")))?;
+    let output = runtime.block_on(work);
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    Ok(output)
 }
 
 #[cfg(test)]

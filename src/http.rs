@@ -22,3 +22,4 @@ pub mod server;
 mod session;
 pub mod site;
 mod tile_answer;
+mod timed_io;

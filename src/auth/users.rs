@@ -216,6 +216,11 @@ impl Users {
         self.0.hashes.load(Ordering::Relaxed)
     }
 
+    /// Whether somebody has this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.loaded().users.contains_key(name)
+    }
+
     /// How many users there are.
     pub fn len(&self) -> usize {
         self.0.loaded().users.len()

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::hash::BuildHasher as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -22,6 +23,18 @@ struct Flight<T> {
     result: watch::Receiver<Option<T>>,
     /// Tells this flight from a later one under the same key.
     number: u64,
+    withdrawn: Withdrawn,
+}
+
+/// Whether a purge took a flight off the table: what it brings must not be kept.
+#[derive(Debug, Clone, Default)]
+pub struct Withdrawn(Arc<AtomicBool>);
+
+impl Withdrawn {
+    /// Whether one did by now.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 /// The fills under way.
@@ -59,7 +72,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
     }
 
     /// Joins the flight for `key`, or starts one with `fill`.
-    pub fn join<F>(self: &Arc<Self>, key: TileKey, fill: impl FnOnce() -> F) -> Ticket<T>
+    pub fn join<F>(self: &Arc<Self>, key: TileKey, fill: impl FnOnce(Withdrawn) -> F) -> Ticket<T>
     where
         F: Future<Output = T> + Send + 'static,
     {
@@ -74,13 +87,13 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         let (sender, result) = watch::channel(None);
         *numbers += 1;
         let number = *numbers;
-        table.insert(
-            key,
-            Flight {
-                result: result.clone(),
-                number,
-            },
-        );
+        let withdrawn = Withdrawn::default();
+        let flight = Flight {
+            result: result.clone(),
+            number,
+            withdrawn: withdrawn.clone(),
+        };
+        table.insert(key, flight);
         drop(shard);
 
         let landing = Landing {
@@ -88,7 +101,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
             key,
             number,
         };
-        let fill = fill();
+        let fill = fill(withdrawn);
         tokio::spawn(async move {
             let result = fill.await;
             // Off the table first: who comes now finds the result in the cache.
@@ -101,11 +114,17 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         }
     }
 
-    /// Takes flights off the table, so that who comes now starts anew: after a purge, a fetch that
-    /// began before it must not answer.
+    /// Takes flights off the table and withdraws them: after a purge, who comes now starts anew, and
+    /// a fetch that began before it must not keep what it brings.
     pub fn forget(&self, matches: impl Fn(&TileKey) -> bool) {
         for shard in &self.shards {
-            lock(shard).0.retain(|key, _| !matches(key));
+            lock(shard).0.retain(|key, flight| {
+                let purged = matches(key);
+                if purged {
+                    flight.withdrawn.0.store(true, Ordering::Release);
+                }
+                !purged
+            });
         }
     }
 
@@ -152,7 +171,7 @@ impl<T: Clone + Send + Sync + 'static> Drop for Landing<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use super::*;
     use crate::tile::{KeySpace, Scale, TileCoord};
@@ -173,7 +192,7 @@ mod tests {
         let mut tickets = Vec::new();
         for _ in 0..1000 {
             let (fills, mut gate) = (fills.clone(), gate.clone());
-            tickets.push(flights.join(key(), || async move {
+            tickets.push(flights.join(key(), |_| async move {
                 fills.fetch_add(1, Ordering::SeqCst);
                 gate.wait_for(|open| *open).await.map(|_| ()).ok();
                 7
@@ -197,21 +216,21 @@ mod tests {
     #[tokio::test]
     async fn a_fill_that_panics_fails_its_waiters_and_blocks_nobody() {
         let flights = Arc::new(Flights::<u8>::new());
-        let ticket = flights.join(key(), || async { panic!("a fill that dies, on purpose") });
+        let ticket = flights.join(key(), |_| async { panic!("a fill that dies, on purpose") });
         assert_eq!(ticket.landed().await, None);
-        assert_eq!(flights.join(key(), || async { 1 }).landed().await, Some(1));
+        assert_eq!(flights.join(key(), |_| async { 1 }).landed().await, Some(1));
     }
 
     #[tokio::test]
     async fn who_comes_after_a_purge_starts_anew() {
         let flights = Arc::new(Flights::new());
         let (open, mut gate) = watch::channel(false);
-        let old = flights.join(key(), || async move {
+        let old = flights.join(key(), |_| async move {
             gate.wait_for(|open| *open).await.map(|_| ()).ok();
             "old"
         });
         flights.forget(|_| true);
-        let new = flights.join(key(), || async { "new" });
+        let new = flights.join(key(), |_| async { "new" });
         assert!(!new.collapsed);
         open.send_replace(true);
         assert_eq!(

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use moka::notification::RemovalCause;
+use moka::ops::compute::Op;
 use moka::sync::Cache;
 
 use super::stored::{ContentHash, Stored, StoredTile};
@@ -25,6 +26,9 @@ const ENTRY_OVERHEAD: u32 = 420;
 
 /// A body shorter than this costs less in place than as an entry of its own.
 const SHARE_FROM: usize = 256;
+
+/// The first second that an HTTP date cannot say.
+const YEAR_10000: u64 = 253_402_300_800;
 
 /// A stored response in memory, with its answer's parts prepared.
 #[derive(Debug)]
@@ -46,9 +50,11 @@ impl Entry {
         let (etag, last_modified) = match &stored {
             Stored::Tile(tile) => (
                 Bytes::copy_from_slice(&tile.content.etag()),
-                tile.last_modified.map(|secs| {
-                    httpdate::fmt_http_date(Timestamp::from_secs(secs).to_system_time()).into()
-                }),
+                tile.last_modified
+                    .filter(|secs| *secs < YEAR_10000)
+                    .map(|secs| {
+                        httpdate::fmt_http_date(Timestamp::from_secs(secs).to_system_time()).into()
+                    }),
             ),
             Stored::Absence(_) => (Bytes::new(), None),
         };
@@ -204,7 +210,15 @@ impl MemoryTier {
     }
 
     /// Stores a response and gives it back as it is held.
-    pub fn put(&self, key: TileKey, mut stored: Stored) -> Held {
+    pub fn put(&self, key: TileKey, stored: Stored) -> Held {
+        let held = self.hold(stored);
+        let value = MemoryValue::Entry(held.entry.clone());
+        self.cache.insert(MemoryKey::Tile(key), value);
+        held
+    }
+
+    /// An entry for a response, its body shared where another tile has the same.
+    fn hold(&self, mut stored: Stored) -> Held {
         let mut body = body_of(&stored);
         let mut shared = false;
         if let Stored::Tile(tile) = &mut stored
@@ -214,10 +228,31 @@ impl MemoryTier {
             tile.body = Bytes::new();
             shared = true;
         }
-        let entry = Entry::new(stored, shared);
+        Held {
+            entry: Entry::new(stored, shared),
+            body,
+        }
+    }
+
+    /// Stores a response that the disk had, unless a newer one is there, and gives it back.
+    pub fn promote(&self, key: TileKey, stored: Stored) -> Held {
+        let held = self.hold(stored);
         self.cache
-            .insert(MemoryKey::Tile(key), MemoryValue::Entry(entry.clone()));
-        Held { entry, body }
+            .entry(MemoryKey::Tile(key))
+            .and_compute_with(|current| {
+                let newer = current.is_some_and(|current| match current.value() {
+                    MemoryValue::Entry(there) => {
+                        there.stored.validated_at() > held.stored().validated_at()
+                    }
+                    MemoryValue::Body(_) => false,
+                });
+                if newer {
+                    Op::Nop
+                } else {
+                    Op::Put(MemoryValue::Entry(held.entry.clone()))
+                }
+            });
+        held
     }
 
     /// The one copy of a body that several tiles have, or `None` while only one is known to have it.
@@ -261,9 +296,17 @@ impl MemoryTier {
                     validated_at: tile.validated_at.min(validated_at),
                     ..tile.clone()
                 });
-                let entry = Entry::new(stored, entry.shared);
+                let stale = MemoryValue::Entry(Entry::new(stored, entry.shared));
+                // Only in place of what was looked at: a newer one is not stale.
                 self.cache
-                    .insert(MemoryKey::Tile(key), MemoryValue::Entry(entry));
+                    .entry(MemoryKey::Tile(key))
+                    .and_compute_with(|current| {
+                        let same = current.is_some_and(|current| match current.value() {
+                            MemoryValue::Entry(there) => Arc::ptr_eq(there, entry),
+                            MemoryValue::Body(_) => false,
+                        });
+                        if same { Op::Put(stale) } else { Op::Nop }
+                    });
             }
         })
     }
@@ -271,7 +314,7 @@ impl MemoryTier {
     fn matching(
         &self,
         matches: &dyn Fn(&TileKey) -> bool,
-        change: impl Fn(TileKey, &Entry),
+        change: impl Fn(TileKey, &Arc<Entry>),
     ) -> u64 {
         let mut changed = 0;
         for (key, value) in &self.cache {

@@ -5,12 +5,14 @@
 //! every concurrent request for the tile joins. A failing origin is covered by `stale_if_error`;
 //! trouble in a tier is a miss there and never fails a request.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use super::disk::{DiskTier, TryGet};
-use super::flight::Flights;
+use super::flight::{Flights, Withdrawn};
 use super::freshness::{Assessment, FAILURE_PAUSE, Freshness, FreshnessPolicy};
 use super::memory::{Held, MemoryTier};
 use super::stored::{Stored, StoredAbsence, StoredTile};
@@ -20,6 +22,9 @@ use crate::origin::{
     Origin, OriginError, OriginErrorKind, OriginReply, OriginRequest, OriginValidator,
 };
 use crate::tile::{Scale, TileCoord, TileKey, Tileset};
+
+/// How long a fill waits for the disk before it asks the origin instead.
+const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// One tile that somebody wants.
 #[derive(Debug, Clone, Copy)]
@@ -146,8 +151,11 @@ struct Shared {
     parts: TileCacheParts,
     origin: Arc<dyn Origin>,
     flights: Arc<Flights<Filled>>,
-    /// How many purges there have been: a fill that began before one must not store after it.
+    /// How many purges there have been: a promotion that read the disk before one must not store
+    /// after it.
     purges: AtomicU64,
+    /// One purge at a time: a soft one must not put back what a hard one beside it drops.
+    purging: Mutex<()>,
 }
 
 impl TileCache {
@@ -160,6 +168,7 @@ impl TileCache {
                 origin,
                 flights,
                 purges: AtomicU64::new(0),
+                purging: Mutex::new(()),
             }),
         }
     }
@@ -187,7 +196,7 @@ impl TileCache {
         let ticket = self.start(wanted, Purpose::Answer);
         let collapsed = ticket.collapsed;
         // The origin keeps its deadline by itself; this one is for a disk that hangs.
-        let landed = tokio::time::timeout(self.shared.parts.deadline * 2, ticket.landed()).await;
+        let landed = timeout(self.shared.parts.deadline * 2, ticket.landed()).await;
         let mut served = match landed {
             Ok(Some(filled)) => filled?,
             Ok(None) => {
@@ -208,7 +217,7 @@ impl TileCache {
 
     fn start(&self, wanted: Wanted<'_>, purpose: Purpose) -> super::flight::Ticket<Filled> {
         let key = wanted.key();
-        self.shared.flights.join(key, || {
+        self.shared.flights.join(key, |withdrawn| {
             let fill = Fill {
                 shared: self.shared.clone(),
                 tileset: wanted.tileset.clone(),
@@ -216,7 +225,7 @@ impl TileCache {
                 scale: wanted.scale,
                 key,
                 purpose,
-                purges: self.shared.purges.load(Ordering::Acquire),
+                withdrawn,
             };
             fill.run()
         })
@@ -320,27 +329,27 @@ impl Shared {
         let before = self.purges.load(Ordering::Acquire);
         match disk.try_get(&key) {
             TryGet::Hit(stored) => {
-                let held = self.admit(key, stored);
-                let withdrawn = self.withdraw_if_purged(key, before);
-                (!withdrawn).then_some((held, Tier::Disk))
+                let held = self.promote(key, stored);
+                if self.purges.load(Ordering::Acquire) == before {
+                    return Some((held, Tier::Disk));
+                }
+                // A purge came by: what was read may be what it dropped. Storing first and looking
+                // afterwards leaves no gap between the two.
+                if let Some(memory) = &self.parts.memory {
+                    memory.invalidate(key);
+                }
+                None
             }
             TryGet::Miss | TryGet::WouldBlock(_) => None,
         }
     }
 
-    /// A purge that came since there had been `before` of them wins: what was stored meanwhile goes again.
-    /// Storing first and looking afterwards leaves no gap between the two.
-    fn withdraw_if_purged(&self, key: TileKey, before: u64) -> bool {
-        let withdrawn = self.purges.load(Ordering::Acquire) != before;
-        if withdrawn {
-            if let Some(memory) = &self.parts.memory {
-                memory.invalidate(key);
-            }
-            if let Some(disk) = &self.parts.disk {
-                disk.invalidate(&key);
-            }
+    /// Brings what the disk had into memory, unless a newer one has come there meanwhile.
+    fn promote(&self, key: TileKey, stored: Stored) -> Held {
+        match &self.parts.memory {
+            Some(memory) => memory.promote(key, stored),
+            None => Held::new(stored),
         }
-        withdrawn
     }
 
     /// Puts a response into memory, where there is a memory tier.
@@ -374,7 +383,10 @@ impl Shared {
     }
 
     fn purge(&self, purge: Purge, matches: &dyn Fn(&TileKey) -> bool) -> Purged {
-        self.purges.fetch_add(1, Ordering::AcqRel);
+        let _one_at_a_time = self.purging.lock().unwrap_or_else(PoisonError::into_inner);
+        // Fills from before are withdrawn, so that nothing of them reaches the disk behind the sweep
+        // there; and once more after it, for those that read the disk ahead of the sweep. Memory
+        // comes last, when nobody can bring an old tile there any more.
         self.flights.forget(matches);
         let policy = self.parts.policy;
         let now = self.parts.clock.now();
@@ -383,13 +395,15 @@ impl Shared {
             now.millis()
                 .saturating_sub(u64::try_from(policy.fresh.as_millis()).unwrap_or(u64::MAX)),
         );
-        let memory = self.parts.memory.as_ref().map_or(0, |memory| match purge {
-            Purge::Hard => memory.remove_matching(matches),
-            Purge::Soft => memory.expire_matching(matches, stale_since),
-        });
         let disk = self.parts.disk.as_ref().map_or(0, |disk| match purge {
             Purge::Hard => disk.invalidate_matching(matches),
             Purge::Soft => disk.expire_matching(matches),
+        });
+        self.purges.fetch_add(1, Ordering::AcqRel);
+        self.flights.forget(matches);
+        let memory = self.parts.memory.as_ref().map_or(0, |memory| match purge {
+            Purge::Hard => memory.remove_matching(matches),
+            Purge::Soft => memory.expire_matching(matches, stale_since),
         });
         self.parts.metrics.purged.add(Tier::Memory, memory);
         self.parts.metrics.purged.add(Tier::Disk, disk);
@@ -405,8 +419,8 @@ struct Fill {
     scale: Scale,
     key: TileKey,
     purpose: Purpose,
-    /// How many purges there had been when it began.
-    purges: u64,
+    /// Whether a purge has taken back what it may bring.
+    withdrawn: Withdrawn,
 }
 
 impl Fill {
@@ -444,7 +458,7 @@ impl Fill {
         }
         let held = held.map(|(held, _)| held);
         match self.ask_origin(held.as_ref()).await {
-            Ok(reply) => self.take_in(reply, held.as_ref()),
+            Ok(reply) => self.take_in(reply, held.as_ref()).await,
             Err(error) => self.stand_in(error, held),
         }
     }
@@ -459,9 +473,14 @@ impl Fill {
         {
             return Some((held, Tier::Memory));
         }
-        let stored = parts.disk.as_ref()?.get(&self.key).await?;
-        let held = self.shared.admit(self.key, stored);
-        (!self.withdraw_if_purged()).then_some((held, Tier::Disk))
+        let disk = parts.disk.as_ref()?;
+        // A disk that hangs must not fail a request that the origin can answer.
+        let Ok(stored) = timeout(DISK_PATIENCE, disk.get(&self.key)).await else {
+            tracing::warn!(tile = %self.coord, "the disk did not answer; asking the origin");
+            return None;
+        };
+        let held = self.shared.promote(self.key, stored?);
+        (!self.withdrawn().await).then_some((held, Tier::Disk))
     }
 
     async fn ask_origin(&self, held: Option<&Held>) -> Result<OriginReply, OriginError> {
@@ -481,7 +500,7 @@ impl Fill {
         reply
     }
 
-    fn take_in(&self, reply: OriginReply, held: Option<&Held>) -> Filled {
+    async fn take_in(&self, reply: OriginReply, held: Option<&Held>) -> Filled {
         let now = self.shared.parts.clock.now();
         let (stored, found) = match (reply, held) {
             (OriginReply::Found(tile), _) => (
@@ -511,7 +530,7 @@ impl Fill {
         }
         let kept = self.shared.parts.memory.is_some() || self.shared.parts.disk.is_some();
         let served = self.shared.admit(self.key, stored);
-        let stored = kept && !self.withdraw_if_purged();
+        let stored = kept && !self.withdrawn().await;
         let status = match held {
             None => CacheStatus::Fetched {
                 stored,
@@ -551,9 +570,20 @@ impl Fill {
         Ok(Served { held, status })
     }
 
-    /// Whether a purge that came while this fill was under way took back what was stored.
-    fn withdraw_if_purged(&self) -> bool {
-        self.shared.withdraw_if_purged(self.key, self.purges)
+    /// Whether a purge came while this fill was under way; then what it has stored goes again.
+    async fn withdrawn(&self) -> bool {
+        if !self.withdrawn.is_set() {
+            return false;
+        }
+        if let Some(memory) = &self.shared.parts.memory {
+            memory.invalidate(self.key);
+        }
+        if let Some(disk) = self.shared.parts.disk.clone() {
+            // It writes the invalidation down before it returns, which may wait for the disk.
+            let key = self.key;
+            let _ = tokio::task::spawn_blocking(move || disk.invalidate(&key)).await;
+        }
+        true
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Failure, runtime};
+use super::{Failure, block_on};
 use crate::{app, log};
 
 /// Try it: everything on this machine, nothing to configure.
@@ -47,9 +47,7 @@ pub(super) fn run(args: DemoArgs) -> Result<(), Failure> {
         admin_listen: args.admin_listen,
         data_dir: args.data_dir,
     };
-    runtime()?
-        .block_on(app::demo(options))
-        .map_err(|error| Failure::failed(&error))
+    block_on(app::demo(options))?.map_err(|error| Failure::failed(&error))
 }
 
 fn loopback(text: &str) -> Result<SocketAddr, String> {

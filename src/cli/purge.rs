@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Failure, print, runtime};
+use super::{Failure, block_on, print};
 use crate::http::purge::{MAX_TILES, PurgeReport, PurgeRequest};
 
 /// The environment variable with the admin token.
@@ -82,7 +82,7 @@ pub(super) fn run(args: PurgeArgs) -> Result<(), Failure> {
         tiles,
         soft: args.soft,
     };
-    let report = runtime()?.block_on(send(&args.admin, &request))?;
+    let report = block_on(send(&args.admin, &request))??;
     if args.json {
         return print(&serde_json::to_string(&report).unwrap_or_default());
     }

@@ -67,7 +67,9 @@ pub fn router(parts: Arc<AdminParts>) -> Router {
 
 /// Answers one request.
 pub async fn answer(mut router: Router, request: http::Request<Incoming>) -> http::Response<Body> {
-    let Ok(response) = router.call(for_router(request)).await;
+    let Ok(response) = router
+        .call(for_router(request).map(axum::body::Body::new))
+        .await;
     response.map(Body::Router)
 }
 
@@ -81,7 +83,7 @@ async fn guard(State(parts): State<Arc<AdminParts>>, request: Request, next: Nex
 
 fn admit(parts: &AdminParts, path: &str, headers: &HeaderMap) -> Result<(), HttpError> {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    if host.is_some_and(|host| !is_own_host(host, parts.listen)) {
+    if host.is_none_or(|host| !is_own_host(host, parts.listen)) {
         return Err(HttpError::BadRequest(
             "The admin side answers to its own address only, not to this host name.",
         ));

@@ -7,8 +7,10 @@
 //! Left out on purpose: requests and responses. [`Asset`] says what the answer holds; who asks, and how
 //! a conditional request is met, is the business of the code that serves it.
 
-use std::borrow::Cow;
 use std::io::Read as _;
+use std::sync::OnceLock;
+
+use bytes::Bytes;
 
 include!(concat!(env!("OUT_DIR"), "/assets/assets.rs"));
 
@@ -38,7 +40,7 @@ pub struct Asset {
 #[derive(Debug)]
 pub struct AssetBody {
     /// The bytes of the body.
-    pub bytes: Cow<'static, [u8]>,
+    pub bytes: Bytes,
     /// The value for `Content-Encoding`, when the bytes are encoded.
     pub content_encoding: Option<&'static str>,
     /// The value for `ETag`, quotes included. The encoded and the decoded form have different ones.
@@ -70,27 +72,40 @@ impl Asset {
     pub fn body(&self, accepts_gzip: bool) -> AssetBody {
         if !self.gzipped {
             return AssetBody {
-                bytes: Cow::Borrowed(self.bytes),
+                bytes: Bytes::from_static(self.bytes),
                 content_encoding: None,
                 etag: format!("\"{}\"", self.hash),
             };
         }
         if accepts_gzip {
             return AssetBody {
-                bytes: Cow::Borrowed(self.bytes),
+                bytes: Bytes::from_static(self.bytes),
                 content_encoding: Some("gzip"),
                 etag: format!("\"{}-gzip\"", self.hash),
             };
         }
-        let mut decoded = Vec::new();
-        // What build.rs compressed in this very build decompresses; a test reads every asset.
-        let outcome = flate2::read::GzDecoder::new(self.bytes).read_to_end(&mut decoded);
-        debug_assert!(outcome.is_ok(), "{} does not decompress", self.name);
         AssetBody {
-            bytes: Cow::Owned(decoded),
+            bytes: Bytes::clone(self.plain()),
             content_encoding: None,
             etag: format!("\"{}\"", self.hash),
         }
+    }
+
+    /// The plain form of compressed text, worked out once for the rare client that needs it.
+    fn plain(&self) -> &'static Bytes {
+        static PLAIN: [OnceLock<Bytes>; ASSETS.len()] = [const { OnceLock::new() }; ASSETS.len()];
+        static NOTHING: Bytes = Bytes::new();
+        let place = ASSETS.iter().position(|asset| asset.name == self.name);
+        let Some(slot) = place.and_then(|place| PLAIN.get(place)) else {
+            return &NOTHING;
+        };
+        slot.get_or_init(|| {
+            let mut plain = Vec::new();
+            // What build.rs compressed in this very build decompresses; a test reads every asset.
+            let outcome = flate2::read::GzDecoder::new(self.bytes).read_to_end(&mut plain);
+            debug_assert!(outcome.is_ok(), "{} does not decompress", self.name);
+            plain.into()
+        })
     }
 }
 

@@ -16,6 +16,11 @@ pub enum Body {
 }
 
 impl Body {
+    /// How many bytes are known to come.
+    pub fn length(&self) -> u64 {
+        http_body::Body::size_hint(self).exact().unwrap_or(0)
+    }
+
     /// Nothing.
     pub const fn empty() -> Self {
         Self::Full(None)

@@ -26,7 +26,7 @@ pub fn is_not_modified(headers: &HeaderMap, etag: &[u8], last_modified: Option<u
 
 /// Weak comparison (§8.8.3.2) of our strong tag with a list of tags or `*`.
 fn matches_etag(list: &[u8], etag: &[u8]) -> bool {
-    let mut rest = list.trim_ascii();
+    let mut rest = skip_empty(list.trim_ascii());
     // What most clients send: the tag alone.
     if rest == etag || rest == b"*" {
         return true;
@@ -47,18 +47,18 @@ fn matches_etag(list: &[u8], etag: &[u8]) -> bool {
         rest = opened[end + 1..].trim_ascii_start();
         rest = match rest.strip_prefix(b",") {
             // Empty members of a list are allowed (§5.6.1.2).
-            Some(more) => {
-                let skip = more
-                    .iter()
-                    .take_while(|b| matches!(b, b',' | b' ' | b'\t'))
-                    .count();
-                &more[skip..]
-            }
+            Some(more) => skip_empty(more),
             // Two tags without a comma between them, or the list's end.
             None => return false,
         };
     }
     false
+}
+
+/// The list behind its empty members (§5.6.1.2).
+fn skip_empty(list: &[u8]) -> &[u8] {
+    let empty = list.iter().take_while(|b| matches!(b, b',' | b' ' | b'\t'));
+    &list[empty.count()..]
 }
 
 #[cfg(test)]
@@ -90,6 +90,7 @@ mod tests {
             "\"a,b\" , \"abc\"",
             "\"x\",,\"abc\"",
             " \"abc\" ",
+            ",, \"abc\"",
         ] {
             assert!(none_match(value), "{value}");
         }

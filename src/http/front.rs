@@ -129,7 +129,7 @@ impl Front {
         let mut nearest = peer;
         for list in headers.get_all(FORWARDED_FOR).iter().rev() {
             for entry in list.to_str().unwrap_or("").rsplit(',') {
-                let Ok(address) = entry.trim().parse::<IpAddr>() else {
+                let Some(address) = forwarded_address(entry.trim()) else {
                     return nearest;
                 };
                 nearest = address;
@@ -148,6 +148,14 @@ impl Front {
             .iter()
             .any(|net| net.contains(&address))
     }
+}
+
+/// An address with or without a port: proxies write both.
+fn forwarded_address(entry: &str) -> Option<IpAddr> {
+    let bare = entry.trim_start_matches('[').trim_end_matches(']');
+    let address = bare.parse().ok();
+    let address = address.or_else(|| Some(entry.parse::<SocketAddr>().ok()?.ip()));
+    address.map(|address: IpAddr| address.to_canonical())
 }
 
 /// A host with or without a port, and nothing that would break out of a URL.

@@ -9,8 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, COOKIE, LOCATION, SET_COOKIE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::header::{
+    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, COOKIE, HOST, LOCATION, SET_COOKIE,
+};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio::time::timeout;
 use tower_service::Service as _;
 
 use super::body::Body;
@@ -21,7 +27,7 @@ use super::explain::explain;
 use super::front::Front;
 use super::problem::HttpError;
 use super::route::{Route, TileRoute};
-use super::site::{Peer, for_router};
+use super::site::{MAX_BODY, Peer, allow, for_router};
 use super::tile_answer::{Asked, respond};
 use crate::auth::{
     AuthError, CookiePolicy, Permission, Scope, Session, Sessions, bearer_token,
@@ -35,6 +41,9 @@ use crate::tile::{Access, TileCoord, Tileset, Tilesets};
 
 /// What a browser says of how it asks (Fetch Metadata).
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+
+/// For the body of a request that is not for a tile.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 const TILE_METHODS: &str = "GET, HEAD, OPTIONS";
 
@@ -98,11 +107,15 @@ impl PublicSide {
     {
         let cors = &self.parts.cors;
         let origin = cors.origin_of(request.headers());
+        let head = *request.method() == Method::HEAD;
         let (mut response, answer) = match Route::parse(request.uri().path()) {
+            _ if !has_one_host(&request) => refuse(&HttpError::BadRequest(
+                "An HTTP/1.1 request names its host, once.",
+            )),
             Ok(Route::Tile(route)) => self.tile(peer, &request, route, origin.as_ref()).await,
             Ok(Route::Explain(route)) => self.explain(peer, &request, route, origin.as_ref()),
             Ok(_) if request.method() == Method::OPTIONS => (
-                cors.preflight(origin.as_ref(), "GET, HEAD, POST, DELETE, OPTIONS"),
+                cors.preflight(origin.as_ref(), allow(request.uri().path())),
                 Answer::Other,
             ),
             Ok(Route::TileJson(_) | Route::Page) => self.page(peer, request).await,
@@ -114,6 +127,9 @@ impl PublicSide {
                 _ => refuse(&HttpError::Method(TILE_METHODS)),
             },
         };
+        if head {
+            drop_body(&mut response);
+        }
         cors.apply(origin, response.headers_mut());
         self.parts.metrics.answers.inc(answer);
         response
@@ -157,6 +173,8 @@ impl PublicSide {
             Some(served) => Ok(served),
             None => parts.cache.fill(wanted, now).await,
         };
+        // A fill takes its time, and what a browser is told counts from the answer.
+        let now = parts.clock.now();
         let served = match served {
             Ok(served) => served,
             Err(error) => {
@@ -179,13 +197,10 @@ impl PublicSide {
             missing: parts.missing,
             now,
         };
-        let (mut response, answer) = respond(asked, &served);
+        let (mut response, answer) = respond(asked, &served).await;
         parts.metrics.tiles.inc(source(served.status));
         if answer == Answer::Tile {
-            parts
-                .metrics
-                .tile_bytes
-                .inc_by(served.held.body().len() as u64);
+            parts.metrics.tile_bytes.inc_by(response.body().length());
         }
         let renewable = matches!(answer, Answer::Tile | Answer::NotModified) && !versioned;
         if let Some(caller) = caller.filter(|caller| caller.by_cookie && renewable) {
@@ -310,8 +325,20 @@ impl PublicSide {
         B::Error: Into<axum::BoxError>,
     {
         request.extensions_mut().insert(Peer(peer.ip()));
+        // A body is short here, and who sends it slowly holds a connection for nothing.
+        let (head, body) = request.into_parts();
+        let body = Limited::new(body, MAX_BODY).collect();
+        let body = match timeout(BODY_TIMEOUT, body).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                return refuse(&HttpError::TooLarge);
+            }
+            Ok(Err(_)) => return refuse(&HttpError::BadRequest("The body did not arrive whole.")),
+            Err(_) => return refuse(&HttpError::BadRequest("The body did not arrive in time.")),
+        };
+        let request = for_router(Request::from_parts(head, axum::body::Body::from(body)));
         let mut pages = self.pages.clone();
-        let Ok(response) = pages.call(for_router(request)).await;
+        let Ok(response) = pages.call(request).await;
         let answer = match response.status() {
             StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED => Answer::Malformed,
             StatusCode::UNAUTHORIZED => Answer::Unauthorized,
@@ -412,6 +439,25 @@ fn escape_query(text: &str) -> String {
             }
             escaped
         })
+}
+
+/// RFC 9112 §3.2: an HTTP/1.1 request without a `Host`, or with two, is refused. HTTP/2 has
+/// `:authority`, and HTTP/1.0 had neither.
+fn has_one_host<B>(request: &Request<B>) -> bool {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    request.version() != Version::HTTP_11 || (hosts.next().is_some() && hosts.next().is_none())
+}
+
+/// HEAD has the headers of GET and no body (RFC 9110 §9.3.2); hyper sees to it for HTTP/1.1 alone.
+fn drop_body(response: &mut Response<Body>) {
+    let length = response.body().length();
+    if length > 0 {
+        response
+            .headers_mut()
+            .entry(CONTENT_LENGTH)
+            .or_insert(HeaderValue::from(length));
+    }
+    *response.body_mut() = Body::empty();
 }
 
 fn refuse(problem: &HttpError) -> (Response<Body>, Answer) {

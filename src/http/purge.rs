@@ -89,9 +89,9 @@ pub(super) async fn purge(
         let purge = if soft { Purge::Soft } else { Purge::Hard };
         cache.purge(purge, |key| filter.matches(*key))
     });
-    let purged = match purged.await {
-        Ok(purged) => purged,
-        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+    let Ok(purged) = purged.await else {
+        // The runtime is ending: nobody waits for this answer any more.
+        return problem(&HttpError::Internal);
     };
     let report = PurgeReport {
         memory: purged.memory,

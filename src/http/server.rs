@@ -21,6 +21,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::body::Body;
+use super::timed_io::TimedIo;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
@@ -29,6 +30,9 @@ const MAX_CONNECTIONS: usize = 20_000;
 
 /// For a request's head, and for the next request on an idle connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// For a peer's first byte, and for each write to move on.
+const PEER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// For a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -134,7 +138,8 @@ async fn serve_connection<I, S, F>(
         let answer = service(peer, request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
-    let connection = builder.serve_connection(TokioIo::new(io), service);
+    let connection =
+        builder.serve_connection(TokioIo::new(TimedIo::new(io, PEER_PATIENCE)), service);
     if let Err(error) = watcher.watch(connection.into_owned()).await {
         // Clients hang up all the time; that is theirs to do.
         tracing::debug!(%peer, %error, "a connection ended early");
@@ -148,8 +153,8 @@ fn connection_builder() -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD)
-        .half_close(false)
-        .pipeline_flush(true);
+        // Who has sent its request may stop sending, and still gets the answer.
+        .half_close(true);
     builder
         .http2()
         .timer(TokioTimer::new())

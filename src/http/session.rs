@@ -20,7 +20,9 @@ use serde_json::json;
 use super::pages::LoginPage;
 use super::problem::HttpError;
 use super::site::{Peer, Site, html, problem};
-use crate::auth::{Claims, Grants, IssuedSession, LoginError, RenewError, Secret, Session};
+use crate::auth::{
+    AuthError, Claims, Grants, IssuedSession, LoginError, RenewError, Secret, Session,
+};
 use crate::clock::Timestamp;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -98,7 +100,7 @@ pub(super) async fn log_in(
         }
         Err(error) => {
             site.parts.metrics.login_failures.inc();
-            tracing::warn!(user = %username.escape_debug(), %client, reason = error.label(), "log-in refused");
+            log_refusal(users_name(&site, &username), client, &error);
             if is_form {
                 refused_page(&site, &error, &username, &next)
             } else {
@@ -181,7 +183,7 @@ pub(super) async fn renew(
         // It lasts as long as it can already, which is what was asked for.
         Err(RenewError::NoLater) => session_json(session.claims()),
         Err(RenewError::NotOurs) => problem(&HttpError::NotRenewable),
-        Err(RenewError::Revoked) => problem(&crate::auth::AuthError::Revoked.into()),
+        Err(RenewError::Revoked) => problem(&AuthError::Revoked.into()),
         Err(error @ RenewError::Begin(_)) => {
             tracing::error!(%error, "a session could not be renewed");
             problem(&HttpError::Internal)
@@ -196,16 +198,20 @@ pub(super) async fn log_out(
     headers: HeaderMap,
 ) -> Response {
     let now = site.parts.clock.now();
-    let session = match site.writer(peer, &headers, now) {
-        Ok(session) => session,
+    match site.writer(peer, &headers, now) {
+        Ok(session) => {
+            if let Err(error) = site.parts.sessions.end(&session, now).await {
+                // The person must not believe that it has ended.
+                tracing::error!(%error, "a session could not be ended");
+                return problem(&HttpError::Internal);
+            }
+            tracing::info!(user = %session.sub().escape_debug(), "logged out");
+        }
+        // A cookie that is dead already still has to go, and what it had let in.
+        Err(HttpError::Unauthorized(error))
+            if error != AuthError::Missing && site.may_write(&headers, false) => {}
         Err(refusal) => return problem(&refusal),
-    };
-    if let Err(error) = site.parts.sessions.end(&session, now).await {
-        // The person must not believe that it has ended.
-        tracing::error!(%error, "a session could not be ended");
-        return problem(&HttpError::Internal);
     }
-    tracing::info!(user = %session.sub().escape_debug(), "logged out");
     let mut response = StatusCode::NO_CONTENT.into_response();
     let delete = site.parts.front.cookie(peer, &headers).delete();
     if let Ok(cookie) = HeaderValue::try_from(delete) {
@@ -242,6 +248,23 @@ impl Site {
             return Err(HttpError::CrossSite);
         }
         Ok(caller.session)
+    }
+}
+
+/// The name as the log may have it: a user's. Anything else may be a password in the wrong field.
+fn users_name<'a>(site: &Site, typed: &'a str) -> &'a str {
+    let known = site.users.as_ref().is_some_and(|users| users.has(typed));
+    if known { typed } else { "(unknown)" }
+}
+
+/// What a throttle holds back is its counter's business: a line each would let anybody fill the log.
+fn log_refusal(user: &str, client: IpAddr, error: &LoginError) {
+    let reason = error.label();
+    match error {
+        LoginError::Refused if user != "(unknown)" => {
+            tracing::warn!(%user, %client, reason, "log-in refused");
+        }
+        _ => tracing::debug!(%user, %client, reason, "log-in refused"),
     }
 }
 

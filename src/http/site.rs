@@ -26,7 +26,7 @@ use crate::auth::{Session, Users};
 use crate::tile::{Access, Tileset, tilejson};
 
 /// A log-in's body at most: a name, a password and where to go.
-const MAX_BODY: usize = 16 * 1024;
+pub(super) const MAX_BODY: usize = 16 * 1024;
 
 const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
 
@@ -67,11 +67,16 @@ pub fn router(site: Arc<Site>) -> Router {
 }
 
 async fn not_allowed(OriginalUri(uri): OriginalUri) -> Response {
-    problem(&HttpError::Method(match uri.path() {
+    problem(&HttpError::Method(allow(uri.path())))
+}
+
+/// The methods of a page's path, for `Allow`.
+pub(super) fn allow(path: &str) -> &'static str {
+    match path {
         "/session" => "GET, HEAD, POST, DELETE, OPTIONS",
         "/session/renew" => "POST, OPTIONS",
         _ => "GET, HEAD, OPTIONS",
-    }))
+    }
 }
 
 /// Who looks at a page: somebody with a session, or a visitor where something is public.
@@ -278,7 +283,7 @@ async fn asset(OriginalUri(uri): OriginalUri, headers: HeaderMap) -> Response {
     let mut response = if not_modified {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        sent.bytes.into_owned().into_response()
+        sent.bytes.into_response()
     };
     let answer = response.headers_mut();
     answer.insert(
@@ -371,11 +376,7 @@ pub(super) fn problem(error: &HttpError) -> Response {
 
 /// A request for a router. HTTP/2 names the host in `:authority` and not in `Host` (RFC 9113
 /// §8.3.1); from here on it is in `Host`, whichever it came by.
-pub(super) fn for_router<B>(mut request: http::Request<B>) -> http::Request<axum::body::Body>
-where
-    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
-    B::Error: Into<axum::BoxError>,
-{
+pub(super) fn for_router<B>(mut request: http::Request<B>) -> http::Request<B> {
     let authority = request
         .uri()
         .authority()
@@ -383,7 +384,7 @@ where
     if let Some(authority) = authority {
         request.headers_mut().insert(http::header::HOST, authority);
     }
-    request.map(axum::body::Body::new)
+    request
 }
 
 /// An answer of the tile path's kind, for a router.

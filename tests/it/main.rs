@@ -21,3 +21,4 @@ mod origin_s3;
 mod sessions;
 mod support;
 mod tile_answers;
+mod wire;
