@@ -5,8 +5,6 @@
 
 use std::sync::Arc;
 
-use crate::tile::TileKey;
-
 use super::index::{Entry, Place, SHARDS, Shard};
 use super::ledger::Line;
 use super::record::{HEADER_LEN, Head, Kind, UNIT};
@@ -131,6 +129,7 @@ impl Open {
     /// The buffer is written: look-ups find what it holds. Lines for what went for it.
     pub(super) fn reveal(&mut self, state: &State) -> Vec<Line> {
         let mut lines = Vec::new();
+        let age = state.age();
         let per_shard = state.layout.max_entries / SHARDS as u64;
         for (entry, staged) in self.buffered() {
             let place = self.place(entry);
@@ -155,7 +154,7 @@ impl Open {
                         && let Some(now) = shard.entries.peek_mut(&entry.key)
                         && now.place == from
                     {
-                        self.segment.warm(now.hits());
+                        self.segment.warm(now.hits(age));
                         *now = now.moved_to(place);
                     }
                 }
