@@ -24,12 +24,14 @@ use tilekeep::tile::TileKey;
 
 use trace::Random;
 
-// As the server has it: memory figures are with the allocator's own overhead.
+/// Counts what is allocated.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: cap::Cap<mimalloc::MiMalloc> = cap::Cap::new(mimalloc::MiMalloc, usize::MAX);
 
 const LONG: Duration = Duration::from_mins(10);
 const TILE: usize = 8192;
+/// Set for the process that only fills a folder.
+const FOLDER: &str = "TILEKEEP_BENCH_FOLDER";
 
 struct Wanted {
     parts: Vec<String>,
@@ -64,6 +66,9 @@ impl Wanted {
 
 fn main() {
     let wanted = Wanted::from_args();
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        return fill(Path::new(&folder), wanted.entries);
+    }
     println!("{:<58} {:>12} {:>10}", "figure", "measured", "bar");
     if wanted.has("restart") {
         restart(wanted.entries);
@@ -143,15 +148,12 @@ fn on_disk(path: &Path) -> u64 {
     blocks.sum::<u64>() * 512
 }
 
-/// What this process has in memory.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS"))
-        .unwrap();
-    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    kib * 1024
+/// The time that this process has had on a processor, in milliseconds.
+fn processor() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let after_name = stat.rsplit(')').next().unwrap();
+    let fields = after_name.split_whitespace().skip(11).take(2);
+    fields.map(|ticks| ticks.parse::<u64>().unwrap() * 10).sum()
 }
 
 /// Everything out of the page cache.
@@ -163,23 +165,31 @@ fn forget_pages(path: &Path) {
     }
 }
 
-fn restart(entries: u64) {
-    let dir = tempfile::tempdir().unwrap();
-    // Long enough to be found again by their content: the dearest kind of entry.
-    let len = 600;
-    let capacity = entries * 1000;
-    let tier = open(dir.path(), capacity);
+/// Long enough to be found again by their content: the dearest kind of entry.
+const SMALL_TILE: usize = 600;
+
+fn fill(path: &Path, entries: u64) {
+    let tier = open(path, entries * 1000);
     let start = Instant::now();
     for n in 0..entries {
-        put(&tier, n, &tile(n, len));
+        put(&tier, n, &tile(n, SMALL_TILE));
     }
     tier.wait_written(LONG);
     let rate = entries as f64 / start.elapsed().as_secs_f64();
     row("puts a second, 600-byte tiles", &format!("{rate:.0}"), "");
     close(&tier);
-    drop(tier);
+}
+
+fn restart(entries: u64) {
+    let dir = tempfile::tempdir().unwrap();
+    let capacity = entries * 1000;
+    // In a process of its own, as what it leaves in memory would be counted here.
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["fill", "--entries", &entries.to_string()]);
+    assert!(child.env(FOLDER, dir.path()).status().unwrap().success());
     forget_pages(dir.path());
-    let before = resident();
+    let before = ALLOCATOR.allocated();
+    let busy = processor();
     let start = Instant::now();
     let tier = open(dir.path(), capacity);
     let opened = start.elapsed();
@@ -190,7 +200,8 @@ fn restart(entries: u64) {
     let first = start.elapsed();
     assert!(tier.wait_recovered(LONG));
     let whole = start.elapsed();
-    let memory = resident().saturating_sub(before);
+    let busy = processor() - busy;
+    let memory = ALLOCATOR.allocated() - before;
     let stats = tier.stats();
     assert_eq!(stats.entries, entries);
     let ms = |time: Duration| format!("{} ms", time.as_millis());
@@ -201,9 +212,10 @@ fn restart(entries: u64) {
     );
     row("  first disk hit", &ms(first), "1000 ms");
     row("  whole index", &ms(whole), "3000 ms");
+    row("  processor time for that", &format!("{busy} ms"), "");
     let each = memory as f64 / entries as f64;
     row(
-        "  resident memory for an entry",
+        "  allocated for an entry, content table included",
         &format!("{each:.1} B"),
         "120 B",
     );
@@ -301,6 +313,7 @@ fn identical() {
                 put(&tier, n, &tile(n, TILE));
             }
         }
+        tier.wait_written(LONG);
         assert_eq!(tier.stats().entries, tiles);
         close(&tier);
         let taken = on_disk(dir.path()) as f64 / (tiles as f64 * TILE as f64);

@@ -5,7 +5,7 @@
 //! reads one compares it with what was asked for.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
@@ -20,7 +20,7 @@ use super::segment::Segment;
 /// How many parts the index has, so that a purge or a growing table holds up few look-ups.
 pub(super) const SHARDS: usize = 64;
 /// Hits that an entry remembers.
-const MAX_HITS: u64 = 15;
+const MAX_HITS: u64 = 0xf;
 const MAX_MILLIS: u64 = (1 << 48) - 1;
 
 /// Where a record is: segment slot (16 bits), offset (27) and length (21), both in units.
@@ -53,13 +53,20 @@ impl Place {
 
 /// What the index knows of a key: 16 bytes.
 ///
-/// Beside the place: `validated_at` (48 bits, as it is now, whatever the record says), kind (2),
-/// whether the record turned out to be bad (1), hits since it was written (4).
+/// Beside the place, from the highest bit: `validated_at` (48 bits, as it is now, whatever the
+/// record says), a spare bit, whether the record turned out to be bad (1), kind (2), the age in
+/// which it was last hit (8), hits (4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) place: Place,
     info: u64,
 }
+
+const MILLIS_SHIFT: u32 = 16;
+const BAD: u64 = 1 << 14;
+const KIND_SHIFT: u32 = 12;
+const AGE_SHIFT: u32 = 4;
+const HITS_AND_AGE: u64 = 0xfff;
 
 impl Entry {
     pub(super) fn new(place: Place, kind: Kind, validated_at: Timestamp) -> Self {
@@ -70,20 +77,21 @@ impl Entry {
         };
         Self {
             place,
-            info: validated_at.millis().min(MAX_MILLIS) << 16 | kind << 8,
+            info: validated_at.millis().min(MAX_MILLIS) << MILLIS_SHIFT | kind << KIND_SHIFT,
         }
     }
 
     pub(super) fn validated_at(self) -> Timestamp {
-        Timestamp::from_millis(self.info >> 16)
+        Timestamp::from_millis(self.info >> MILLIS_SHIFT)
     }
 
     pub(super) fn set_validated_at(&mut self, at: Timestamp) {
-        self.info = self.info & 0xffff | at.millis().min(MAX_MILLIS) << 16;
+        let rest = self.info & ((1 << MILLIS_SHIFT) - 1);
+        self.info = rest | at.millis().min(MAX_MILLIS) << MILLIS_SHIFT;
     }
 
     pub(super) fn kind(self) -> Kind {
-        match self.info >> 8 & 0b11 {
+        match self.info >> KIND_SHIFT & 0b11 {
             1 => Kind::Reference,
             2 => Kind::Absence,
             _ => Kind::Tile,
@@ -93,28 +101,42 @@ impl Entry {
     /// A bad record's entry stays until its segment goes, so that a later put knows that there is
     /// something on disk to bury; look-ups do not see it.
     pub(super) fn is_bad(self) -> bool {
-        self.info & 1 << 10 != 0
+        self.info & BAD != 0
     }
 
     pub(super) fn set_bad(&mut self) {
-        self.info |= 1 << 10;
+        self.info |= BAD;
     }
 
-    pub(super) fn hits(self) -> u32 {
-        (self.info & 0xf) as u32
+    /// The hits so far, halved with every age that went by since the last.
+    #[allow(clippy::cast_possible_truncation, reason = "at most 15")]
+    pub(super) fn hits(self, age: u8) -> u32 {
+        let (hits, last) = (self.info & MAX_HITS, self.info >> AGE_SHIFT & 0xff);
+        let past = u64::from(age).wrapping_sub(last) & 0xff;
+        (hits >> past.min(63)) as u32
     }
 
-    pub(super) fn hit(&mut self) {
-        if self.info & 0xf < MAX_HITS {
-            self.info += 1;
-        }
+    /// Counts a hit, and says whether there was room to: the rest of a tile's fame does not count
+    /// for its segment either, or a single famous one would keep a segment of forgotten ones.
+    pub(super) fn hit(&mut self, age: u8) -> bool {
+        let hits = u64::from(self.hits(age));
+        let counts = hits < MAX_HITS;
+        let hits = hits + u64::from(counts);
+        self.info = self.info & !HITS_AND_AGE | u64::from(age) << AGE_SHIFT | hits;
+        counts
     }
 
-    /// The entry after its record moved: half of its hits go with it.
+    /// What it is worth to keep: the hits when it was last hit, however long ago that was. What is
+    /// not hit again after that is worth half after each move.
+    pub(super) fn worth(self) -> u32 {
+        (self.info & MAX_HITS) as u32
+    }
+
     pub(super) fn moved_to(self, place: Place) -> Self {
+        let hits = (self.info & MAX_HITS) / 2;
         Self {
             place,
-            info: self.info & !0xf | self.info >> 1 & 0x7,
+            info: self.info & !MAX_HITS | hits,
         }
     }
 }
@@ -142,18 +164,39 @@ pub(super) struct Shard {
 /// Where identical content is found again.
 #[derive(Debug, Default)]
 pub(super) struct ContentShard {
-    /// By the first half of the hash. Who reads the record compares all of it.
-    places: HashMap<u64, Place, BuildHasherDefault<Prefix>>,
+    /// By a part of the hash. Who reads the record compares all of it.
+    places: HashMap<Tag, [u8; 8], BuildHasherDefault<Tagged>>,
     /// How much those that are shared are worth: references made and read, halved at each move.
-    shared: HashMap<u64, u32, BuildHasherDefault<Prefix>>,
+    shared: HashMap<Tag, u32, BuildHasherDefault<Tagged>>,
     table: Table,
 }
 
-/// Half of a content hash is a good hash already.
-#[derive(Default)]
-struct Prefix(u64);
+/// 40 bits of a content hash, beside the 6 that chose the shard: 13 bytes with the place, where 16
+/// would cost the index another 7 bytes a tile. Two contents that share them are told apart when
+/// one is read, once in 70 million puts, and that is a miss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tag([u8; 5]);
 
-impl Hasher for Prefix {
+impl Tag {
+    fn of(prefix: u64) -> Self {
+        Self(super::record::array_at(&prefix.to_le_bytes(), 0))
+    }
+}
+
+impl Hash for Tag {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let mut bytes = [0; 8];
+        bytes[..5].copy_from_slice(&self.0);
+        state.write_u64(u64::from_le_bytes(bytes));
+    }
+}
+
+/// Parts of a good hash are one already. The table takes buckets from the lowest bits and tells
+/// neighbours apart by the highest.
+#[derive(Default)]
+struct Tagged(u64);
+
+impl Hasher for Tagged {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -164,8 +207,8 @@ impl Hasher for Prefix {
         }
     }
 
-    fn write_u64(&mut self, prefix: u64) {
-        self.0 = prefix;
+    fn write_u64(&mut self, tag: u64) {
+        self.0 = tag | tag << 40;
     }
 }
 
@@ -190,59 +233,65 @@ impl Shard {
 }
 
 impl ContentShard {
+    fn place(&self, prefix: u64) -> Option<Place> {
+        let place = self.places.get(&Tag::of(prefix))?;
+        Some(Place(u64::from_le_bytes(*place)))
+    }
+
     /// Where this content is.
     pub(super) fn find(&self, prefix: u64) -> Option<(Place, Arc<Segment>)> {
-        let place = *self.places.get(&prefix)?;
+        let place = self.place(prefix)?;
         let segment = self.table.get(usize::from(place.slot()))?.as_ref()?;
         Some((place, Arc::clone(segment)))
     }
 
     /// A reference to it was made or read.
     pub(super) fn share(&mut self, prefix: u64) {
-        let worth = self.shared.entry(prefix).or_default();
+        let worth = self.shared.entry(Tag::of(prefix)).or_default();
         *worth = worth.saturating_add(1);
     }
 
     pub(super) fn insert(&mut self, prefix: u64, place: Place) {
-        self.places.insert(prefix, place);
+        self.places.insert(Tag::of(prefix), place.0.to_le_bytes());
     }
 
     pub(super) fn insert_if_new(&mut self, prefix: u64, place: Place) {
-        self.places.entry(prefix).or_insert(place);
+        let known = self.places.entry(Tag::of(prefix));
+        known.or_insert(place.0.to_le_bytes());
     }
 
     /// Whether the content is there, and what it is worth to references.
     pub(super) fn worth(&self, prefix: u64, place: Place) -> Option<u32> {
-        (self.places.get(&prefix) == Some(&place))
-            .then(|| self.shared.get(&prefix).copied().unwrap_or(0))
+        let worth = self.shared.get(&Tag::of(prefix)).copied().unwrap_or(0);
+        (self.place(prefix) == Some(place)).then_some(worth)
     }
 
     /// It moved: what it was worth counts half from here on.
     pub(super) fn moved(&mut self, prefix: u64, to: Place) {
-        self.places.insert(prefix, to);
-        if let Some(worth) = self.shared.get_mut(&prefix) {
+        self.insert(prefix, to);
+        if let Some(worth) = self.shared.get_mut(&Tag::of(prefix)) {
             *worth /= 2;
             if *worth == 0 {
-                self.shared.remove(&prefix);
+                self.shared.remove(&Tag::of(prefix));
             }
         }
     }
 
     /// It is not there any more, if it was there.
     pub(super) fn forget(&mut self, prefix: u64, place: Place) {
-        if self.places.get(&prefix) == Some(&place) {
-            self.places.remove(&prefix);
-            self.shared.remove(&prefix);
+        if self.place(prefix) == Some(place) {
+            self.places.remove(&Tag::of(prefix));
+            self.shared.remove(&Tag::of(prefix));
         }
     }
 
     /// Nothing is in this slot any more.
     pub(super) fn forget_slot(&mut self, slot: u16) {
         let (places, shared) = (&mut self.places, &mut self.shared);
-        places.retain(|prefix, place| {
-            let stays = place.slot() != slot;
+        places.retain(|tag, place| {
+            let stays = Place(u64::from_le_bytes(*place)).slot() != slot;
             if !stays {
-                shared.remove(prefix);
+                shared.remove(tag);
             }
             stays
         });
@@ -281,7 +330,7 @@ impl Index {
     }
 
     pub(super) fn content(&self, prefix: u64) -> MutexGuard<'_, ContentShard> {
-        // The table within takes the lowest bits for the bucket and the highest for the tag.
+        // The tables within take the 40 bits below.
         lock(&self.contents[usize::try_from(prefix >> 40 & 63).unwrap_or(0)])
     }
 
@@ -333,15 +382,17 @@ mod tests {
         assert_eq!(place.len(), ((1 << 21) - 1) * 8);
         for kind in [Kind::Tile, Kind::Reference, Kind::Absence] {
             let mut entry = Entry::new(place, kind, Timestamp::from_millis(77));
-            (0..40).for_each(|_| entry.hit());
+            assert_eq!((0..40).filter(|_| entry.hit(250)).count(), 15);
             entry.set_validated_at(Timestamp::from_millis(1_790_000_000_123));
-            assert_eq!(
-                (entry.kind(), entry.hits(), entry.is_bad()),
-                (kind, 15, false)
-            );
+            assert_eq!((entry.kind(), entry.is_bad()), (kind, false));
             assert_eq!(entry.validated_at().millis(), 1_790_000_000_123);
             let moved = entry.moved_to(Place::new(1, 2, 3));
-            assert_eq!((moved.kind(), moved.hits()), (kind, 7));
+            assert_eq!(
+                (moved.kind(), moved.hits(250), moved.hits(251)),
+                (kind, 7, 3)
+            );
+            assert_eq!((moved.hits(4), moved.hits(100)), (0, 0));
+            assert!(entry.hit(251) && entry.hits(251) == 8 && entry.worth() == 8);
             assert_eq!(moved.validated_at(), entry.validated_at());
             entry.set_bad();
             assert!(entry.is_bad() && entry.kind() == kind);

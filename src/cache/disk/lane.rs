@@ -129,6 +129,7 @@ impl Open {
     /// The buffer is written: look-ups find what it holds. Lines for what went for it.
     pub(super) fn reveal(&mut self, state: &State) -> Vec<Line> {
         let mut lines = Vec::new();
+        let age = state.age();
         let per_shard = state.layout.max_entries / SHARDS as u64;
         for (entry, staged) in self.buffered() {
             let place = self.place(entry);
@@ -153,7 +154,7 @@ impl Open {
                         && let Some(now) = shard.entries.peek_mut(&entry.key)
                         && now.place == from
                     {
-                        self.segment.warm(now.hits());
+                        self.segment.warm(now.hits(age));
                         *now = now.moved_to(place);
                     }
                 }

@@ -68,7 +68,7 @@ pub struct DiskMeta {
     pub shared: bool,
     /// Whether it still waits to be written.
     pub queued: bool,
-    /// Hits since it was written or moved, up to 15.
+    /// Recent hits, up to 15: halved now and then.
     pub hits: u32,
 }
 
@@ -126,7 +126,6 @@ impl State {
                     if patience == Patience::Any && !self.is_still(key, entry) {
                         continue;
                     }
-                    segment.hit();
                     let nth = self.counters.hits.one() + 1;
                     if nth.is_multiple_of(self.cool_every.load(Ordering::Relaxed)) {
                         self.cool();
@@ -161,10 +160,15 @@ impl State {
         let Some(entry) = shard.entries.get_mut(key).filter(|entry| !entry.is_bad()) else {
             return Located::Nowhere;
         };
-        entry.hit();
+        let counts = entry.hit(self.age());
         let entry = *entry;
         match shard.segment(entry.place) {
-            Some(segment) => Located::At(entry, Arc::clone(segment)),
+            Some(segment) => {
+                if counts {
+                    segment.hit();
+                }
+                Located::At(entry, Arc::clone(segment))
+            }
             None => Located::Nowhere,
         }
     }
@@ -330,7 +334,7 @@ impl State {
             absent: entry.kind() == Kind::Absence,
             shared: entry.kind() == Kind::Reference,
             queued: false,
-            hits: entry.hits(),
+            hits: entry.hits(self.age()),
         })
     }
 }

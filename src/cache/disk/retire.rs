@@ -153,7 +153,7 @@ impl Writer {
             .entries
             .peek(&entry.key)
             .filter(|now| now.place == place && !now.is_bad() && entry.kind != Kind::Content)
-            .map(|now| now.hits());
+            .map(|now| now.worth());
         let shared = match entry.kind {
             Kind::Tile | Kind::Content if place.len() > MIN_SHARED_RECORD => {
                 index.content(entry.content).worth(entry.content, place)

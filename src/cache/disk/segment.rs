@@ -70,9 +70,9 @@ impl Segment {
         self.heat.fetch_add(HIT, Ordering::Relaxed);
     }
 
-    /// What an entry brings along that had this many hits where it was.
+    /// An entry brings its hits along.
     pub(super) fn warm(&self, hits: u32) {
-        self.heat.fetch_add(HIT / 2 * hits, Ordering::Relaxed);
+        self.heat.fetch_add(HIT * hits, Ordering::Relaxed);
     }
 
     pub(super) fn heat(&self) -> u32 {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use crate::tile::TileKey;
 
@@ -32,6 +32,7 @@ pub(super) struct State {
     pub(super) counters: Counters,
     /// After so many hits, heat is halved.
     pub(super) cool_every: AtomicU64,
+    age: AtomicU8,
     /// The page cache cannot be asked here.
     pub(super) no_cached_reads: AtomicBool,
     pub(super) segments: AtomicU64,
@@ -83,6 +84,7 @@ impl State {
             queue: Queue::new(&layout),
             counters: Counters::default(),
             cool_every: AtomicU64::new(1024),
+            age: AtomicU8::new(0),
             no_cached_reads: AtomicBool::new(false),
             segments: AtomicU64::new(0),
             recovering: Mutex::new(Some(Recovering {
@@ -203,8 +205,14 @@ impl State {
         lock(&self.recovering).as_mut().map(tell).is_some()
     }
 
-    /// Halves every segment's heat.
+    /// Counts the times that heat was halved.
+    pub(super) fn age(&self) -> u8 {
+        self.age.load(Ordering::Relaxed)
+    }
+
+    /// Halves every segment's heat, and with it what an entry's hits count.
     pub(super) fn cool(&self) {
+        self.age.fetch_add(1, Ordering::Relaxed);
         let table = self.index.table();
         for segment in table.iter().flatten() {
             segment.cool();

@@ -44,11 +44,9 @@ fn the_capacity_is_never_exceeded_at_any_instant() {
             for n in 0..1500 {
                 let n = n + round * 1500;
                 put(&tier, key(n), &tile(n, 1, 200 + n as usize * 37 % 9000));
-                // Some are hot and move, some go.
-                for hot in 0..n % 40 {
-                    if get(&tier, &key(hot)).is_none() {
-                        put(&tier, key(hot), &tile(hot, 1, 3000));
-                    }
+                // Some in every segment are hot, and move.
+                for hot in (0..n).rev().step_by(10).take(30) {
+                    get(&tier, &key(hot));
                 }
                 if n % 3 == 0 {
                     tier.invalidate(&key(n - n / 5));
