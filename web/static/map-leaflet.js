@@ -96,7 +96,10 @@
       if (!quiet && !gliding) events.zooming({ lat: center.lat, lng: center.lng, zoom });
     });
     map.on('moveend', () => { if (!quiet) events.settled(view()); });
-    map.on('mousemove click', (event) => events.pointed(event.latlng, event.containerPoint, event.type === 'click'));
+    // A pointer names the corner of a screen pixel; what shines there is a tile's pixel at its middle.
+    map.on('mousemove click', ({ containerPoint, type }) => {
+      events.pointed(map.containerPointToLatLng(containerPoint.add([0.5, 0.5])), containerPoint, type === 'click');
+    });
     map.on('mouseout', () => events.pointed(null));
     map.on('resize', () => quietly(limits));
 
@@ -106,6 +109,7 @@
       draws: (tileset) => tileset.kind !== 'vector',
       show(tileset, overlay) {
         current = tileset;
+        TK.provenance.watched(overlay);
         limits();
         if (layer) layer.remove();
         layer = null;
