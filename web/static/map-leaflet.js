@@ -13,6 +13,7 @@
         const size = this.getTileSize();
         const picture = document.createElement(tileset.kind === 'values' ? 'canvas' : 'img');
         picture.className = 'drawn-picture';
+        if (picture.tagName === 'IMG') picture.alt = '';
         element.append(picture);
         element.abort = new AbortController();
         const name = lonely(coords);
