@@ -13,6 +13,7 @@
         const size = this.getTileSize();
         const picture = document.createElement(tileset.kind === 'values' ? 'canvas' : 'img');
         picture.className = 'drawn-picture';
+        if (picture.tagName === 'IMG') picture.alt = '';
         element.append(picture);
         element.abort = new AbortController();
         const name = lonely(coords);
@@ -96,7 +97,10 @@
       if (!quiet && !gliding) events.zooming({ lat: center.lat, lng: center.lng, zoom });
     });
     map.on('moveend', () => { if (!quiet) events.settled(view()); });
-    map.on('mousemove click', (event) => events.pointed(event.latlng, event.containerPoint, event.type === 'click'));
+    // A pointer names the corner of a screen pixel; what shines there is a tile's pixel at its middle.
+    map.on('mousemove click', ({ containerPoint, type }) => {
+      events.pointed(map.containerPointToLatLng(containerPoint.add([0.5, 0.5])), containerPoint, type === 'click');
+    });
     map.on('mouseout', () => events.pointed(null));
     map.on('resize', () => quietly(limits));
 
@@ -106,6 +110,7 @@
       draws: (tileset) => tileset.kind !== 'vector',
       show(tileset, overlay) {
         current = tileset;
+        TK.provenance.watched(overlay);
         limits();
         if (layer) layer.remove();
         layer = null;

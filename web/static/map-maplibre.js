@@ -90,8 +90,9 @@
     // Our own movements are marked, and not reported back to where they came from.
     map.on('move', (event) => { if (!event.byOther) events.moved(view(), event.type !== 'moveend'); });
     map.on('moveend', (event) => { if (!event.byOther) events.settled(view()); events.changed(); });
-    map.on('mousemove', (event) => events.pointed(event.lngLat, event.point, false));
-    map.on('click', (event) => events.pointed(event.lngLat, event.point, true));
+    // A pointer names the corner of a screen pixel; what shines there is a tile's pixel at its middle.
+    map.on('mousemove', ({ point }) => events.pointed(map.unproject([point.x + 0.5, point.y + 0.5]), point, false));
+    map.on('click', ({ point }) => events.pointed(map.unproject([point.x + 0.5, point.y + 0.5]), point, true));
     map.on('mouseout', () => events.pointed(null));
 
     return {
@@ -101,6 +102,7 @@
       show(tileset, withOverlay) {
         current = tileset;
         overlay = withOverlay;
+        TK.provenance.watched(overlay);
         records = new Map();
         marks.hidden = !overlay;
         const absolute = new URL(tileset.template.replace(/[{}]/g, encodeURIComponent), location.href).href

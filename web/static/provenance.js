@@ -74,12 +74,15 @@
   };
 
   const told = new Set();
+  // Whether this page may have loaded tiles other than through `load`, that is without the overlay.
+  let unwatched = false;
   /**
    * Loads a tile in the ordinary way, browser cache included, and tells where it came from.
    *
    * When the overlay is switched on, the tiles on the screen are read back from the browser's cache.
    * What is asked then is where they came from when this page first showed them; the stored answer
-   * says it, if it is younger than the page. After that, the browser's cache is the browser's cache.
+   * says it, if it is younger than the page. After that, and when the overlay was on from the start,
+   * the browser's cache is the browser's cache.
    */
   const load = async (url, signal) => {
     const since = performance.now();
@@ -93,8 +96,9 @@
     const body = await response.arrayBuffer();
     const record = classify(response.status, response.headers.get('Cache-Status'));
     if (fromBrowser(await timing(url, since))) {
+      // Dates are whole seconds, so the stored answer has to be no more than a little older.
       const age = Date.parse(response.headers.get('Date') || '') - (performance.timeOrigin - 1500);
-      if (told.has(url) || !(age >= 0)) {
+      if (told.has(url) || !unwatched || !(age >= 0)) {
         record.before = record.kind;
         record.kind = 'browser';
         record.ttl = null;
@@ -208,5 +212,5 @@
     return canvas;
   };
 
-  TK.provenance = { KINDS, classify, load, lastStatus, words, paint, swatch };
+  TK.provenance = { watched: (isWatched) => { unwatched ||= !isWatched; }, KINDS, classify, load, lastStatus, words, paint, swatch };
 })();

@@ -106,6 +106,15 @@ describe('tile requests', { timeout: 1_200_000 }, () => {
         assert.ok(seen.count.diskCache + seen.count.memoryCache >= 6, 'the tiles came from the browser\u2019s cache');
       });
 
+      test('control: with the browser\u2019s cache emptied, a reload asks for each tile', async (t) => {
+        await page.network.clearBrowserCache();
+        const seen = await during(async () => { await page.reload(); await settled(page, library); });
+        say(t, 'reload with an empty browser cache', seen);
+        assert.ok(seen.network.length >= 6, 'the counters would have shown requests');
+        assert.equal(seen.again.length, seen.network.length);
+        assert.equal(seen.answered, seen.network.length, 'browser and server count alike');
+      });
+
       test('no console error and no policy violation on the way', () => {
         assert.deepEqual(browser.errors(), []);
       });
