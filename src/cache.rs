@@ -4,6 +4,7 @@
 //! fails a request. Left out on purpose: HTTP and sessions; nothing here knows who asks.
 
 mod disk;
+mod fill;
 mod flight;
 mod freshness;
 mod memory;

@@ -12,19 +12,15 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::disk::{DiskTier, TryGet};
-use super::flight::{Flights, Withdrawn};
+use super::fill::{Fill, Purpose};
+use super::flight::Flights;
 use super::freshness::{Assessment, FAILURE_PAUSE, Freshness, FreshnessPolicy};
 use super::memory::{Held, MemoryTier};
-use super::stored::{Stored, StoredAbsence, StoredTile};
+use super::stored::Stored;
 use crate::clock::{Clock, Timestamp};
-use crate::metrics::{Metrics, OriginOutcome, TierLabel as Tier};
-use crate::origin::{
-    Origin, OriginError, OriginErrorKind, OriginReply, OriginRequest, OriginValidator,
-};
+use crate::metrics::{Metrics, TierLabel as Tier};
+use crate::origin::{Origin, OriginError, OriginErrorKind};
 use crate::tile::{Scale, TileCoord, TileKey, Tileset};
-
-/// How long a fill waits for the disk before it asks the origin instead.
-const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// One tile that somebody wants.
 #[derive(Debug, Clone, Copy)]
@@ -113,16 +109,7 @@ pub struct Served {
     pub status: CacheStatus,
 }
 
-type Filled = Result<Served, OriginError>;
-
-/// Why a fill runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    /// Somebody waits: anything servable will do.
-    Answer,
-    /// Nobody waits: only a fresh response makes it needless.
-    Revalidate,
-}
+pub(super) type Filled = Result<Served, OriginError>;
 
 /// What the caches are made of.
 #[derive(Debug)]
@@ -147,9 +134,9 @@ pub struct TileCache {
     shared: Arc<Shared>,
 }
 
-struct Shared {
-    parts: TileCacheParts,
-    origin: Arc<dyn Origin>,
+pub(super) struct Shared {
+    pub(super) parts: TileCacheParts,
+    pub(super) origin: Arc<dyn Origin>,
     flights: Arc<Flights<Filled>>,
     /// How many purges there have been: a promotion that read the disk before one must not store
     /// after it.
@@ -345,7 +332,7 @@ impl Shared {
     }
 
     /// Brings what the disk had into memory, unless a newer one has come there meanwhile.
-    fn promote(&self, key: TileKey, stored: Stored) -> Held {
+    pub(super) fn promote(&self, key: TileKey, stored: Stored) -> Held {
         match &self.parts.memory {
             Some(memory) => memory.promote(key, stored),
             None => Held::new(stored),
@@ -353,7 +340,7 @@ impl Shared {
     }
 
     /// Puts a response into memory, where there is a memory tier.
-    fn admit(&self, key: TileKey, stored: Stored) -> Held {
+    pub(super) fn admit(&self, key: TileKey, stored: Stored) -> Held {
         match &self.parts.memory {
             Some(memory) => memory.put(key, stored),
             None => Held::new(stored),
@@ -408,205 +395,5 @@ impl Shared {
         self.parts.metrics.purged.add(Tier::Memory, memory);
         self.parts.metrics.purged.add(Tier::Disk, disk);
         Purged { memory, disk }
-    }
-}
-
-/// One fill: disk, origin, then the tiers.
-struct Fill {
-    shared: Arc<Shared>,
-    tileset: Arc<Tileset>,
-    coord: TileCoord,
-    scale: Scale,
-    key: TileKey,
-    purpose: Purpose,
-    /// Whether a purge has taken back what it may bring.
-    withdrawn: Withdrawn,
-}
-
-impl Fill {
-    async fn run(self) -> Filled {
-        let parts = &self.shared.parts;
-        let begun = tokio::time::Instant::now();
-        parts.metrics.fills_in_flight.inc();
-        let filled = self.fill().await;
-        parts.metrics.fills_in_flight.dec();
-        if self.purpose == Purpose::Answer {
-            parts.metrics.observe_fill(begun.elapsed());
-        }
-        filled
-    }
-
-    async fn fill(&self) -> Filled {
-        let held = self.held().await;
-        if let Some((held, tier)) = &held {
-            let now = self.shared.parts.clock.now();
-            let judged = self.shared.parts.policy.assess(held.stored(), now);
-            let enough = match self.purpose {
-                Purpose::Answer => judged.freshness != Freshness::RevalidateFirst,
-                Purpose::Revalidate => judged.freshness == Freshness::Fresh,
-            };
-            if enough {
-                let status = CacheStatus::Hit {
-                    tier: *tier,
-                    ttl: judged.ttl,
-                };
-                return Ok(Served {
-                    held: held.clone(),
-                    status,
-                });
-            }
-        }
-        let held = held.map(|(held, _)| held);
-        match self.ask_origin(held.as_ref()).await {
-            Ok(reply) => self.take_in(reply, held.as_ref()).await,
-            Err(error) => self.stand_in(error, held),
-        }
-    }
-
-    /// What a tier holds: looked at again, as the fill before this one may have brought it.
-    async fn held(&self) -> Option<(Held, Tier)> {
-        let parts = &self.shared.parts;
-        if let Some(held) = parts
-            .memory
-            .as_ref()
-            .and_then(|memory| memory.lookup(self.key))
-        {
-            return Some((held, Tier::Memory));
-        }
-        let disk = parts.disk.as_ref()?;
-        // A disk that hangs must not fail a request that the origin can answer.
-        let Ok(stored) = timeout(DISK_PATIENCE, disk.get(&self.key)).await else {
-            tracing::warn!(tile = %self.coord, "the disk did not answer; asking the origin");
-            return None;
-        };
-        let held = self.shared.promote(self.key, stored?);
-        (!self.withdrawn().await).then_some((held, Tier::Disk))
-    }
-
-    async fn ask_origin(&self, held: Option<&Held>) -> Result<OriginReply, OriginError> {
-        let parts = &self.shared.parts;
-        let request = OriginRequest {
-            tileset: self.tileset.clone(),
-            coord: self.coord,
-            scale: self.scale,
-            validator: held.and_then(validator),
-            deadline: parts.deadline,
-        };
-        let reply = self.shared.origin.fetch(request).await;
-        parts.metrics.origin.inc(outcome(&reply));
-        if let Ok(OriginReply::Found(tile)) = &reply {
-            parts.metrics.origin_bytes.inc_by(tile.body.len() as u64);
-        }
-        reply
-    }
-
-    async fn take_in(&self, reply: OriginReply, held: Option<&Held>) -> Filled {
-        let now = self.shared.parts.clock.now();
-        let (stored, found) = match (reply, held) {
-            (OriginReply::Found(tile), _) => (
-                Stored::Tile(StoredTile::from_origin(tile, now)),
-                Revalidation::Changed,
-            ),
-            (OriginReply::NotFound, _) => (
-                Stored::Absence(StoredAbsence { validated_at: now }),
-                Revalidation::Absence,
-            ),
-            (OriginReply::NotModified, Some(held)) => {
-                (held.confirmed(now), Revalidation::NotModified)
-            }
-            (OriginReply::NotModified, None) => {
-                let odd = "the origin answered 304 to a request without a validator";
-                return Err(OriginError::new(OriginErrorKind::Server, odd));
-            }
-        };
-        if let Some(disk) = &self.shared.parts.disk {
-            match found {
-                Revalidation::NotModified => disk.touch(self.key, now),
-                // A write that is left out under pressure is counted there; the tile is served all the same.
-                Revalidation::Changed | Revalidation::Absence => {
-                    let _ = disk.put(self.key, stored.clone());
-                }
-            }
-        }
-        let kept = self.shared.parts.memory.is_some() || self.shared.parts.disk.is_some();
-        let served = self.shared.admit(self.key, stored);
-        let stored = kept && !self.withdrawn().await;
-        let status = match held {
-            None => CacheStatus::Fetched {
-                stored,
-                collapsed: false,
-            },
-            Some(_) => CacheStatus::Revalidated {
-                found,
-                collapsed: false,
-            },
-        };
-        Ok(Served {
-            held: served,
-            status,
-        })
-    }
-
-    /// The origin failed: what is held may stand in while `stale_if_error` lasts.
-    fn stand_in(&self, error: OriginError, held: Option<Held>) -> Filled {
-        let now = self.shared.parts.clock.now();
-        if self.purpose == Purpose::Revalidate {
-            self.shared.parts.metrics.revalidation_failures.inc();
-        }
-        let Some(held) = held else { return Err(error) };
-        held.note_failure(now, error.kind);
-        let judged = self.shared.parts.policy.assess(held.stored(), now);
-        if !judged.usable_on_error {
-            return Err(error);
-        }
-        tracing::warn!(
-            tileset = self.tileset.name(), tile = %self.coord, error = %error,
-            "the origin failed, a stale tile stands in"
-        );
-        let status = CacheStatus::StaleIfError {
-            error: error.kind,
-            ttl: judged.ttl,
-        };
-        Ok(Served { held, status })
-    }
-
-    /// Whether a purge came while this fill was under way; then what it has stored goes again.
-    async fn withdrawn(&self) -> bool {
-        if !self.withdrawn.is_set() {
-            return false;
-        }
-        if let Some(memory) = &self.shared.parts.memory {
-            memory.invalidate(self.key);
-        }
-        if let Some(disk) = self.shared.parts.disk.clone() {
-            // It writes the invalidation down before it returns, which may wait for the disk.
-            let key = self.key;
-            let _ = tokio::task::spawn_blocking(move || disk.invalidate(&key)).await;
-        }
-        true
-    }
-}
-
-fn validator(held: &Held) -> Option<OriginValidator> {
-    match held.stored() {
-        Stored::Tile(tile) => tile.validator.clone(),
-        Stored::Absence(_) => None,
-    }
-}
-
-fn outcome(reply: &Result<OriginReply, OriginError>) -> OriginOutcome {
-    match reply {
-        Ok(OriginReply::Found(_)) => OriginOutcome::Found,
-        Ok(OriginReply::NotModified) => OriginOutcome::NotModified,
-        Ok(OriginReply::NotFound) => OriginOutcome::NotFound,
-        Err(error) => match error.kind {
-            OriginErrorKind::Denied => OriginOutcome::Denied,
-            OriginErrorKind::Throttled => OriginOutcome::Throttled,
-            OriginErrorKind::Server => OriginOutcome::Server,
-            OriginErrorKind::Truncated => OriginOutcome::Truncated,
-            OriginErrorKind::Unreachable => OriginOutcome::Unreachable,
-            OriginErrorKind::Deadline => OriginOutcome::Deadline,
-            OriginErrorKind::HeldBack => OriginOutcome::HeldBack,
-        },
     }
 }

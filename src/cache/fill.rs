@@ -1,0 +1,231 @@
+//! One fill: what a tier could not answer at once is looked for on disk, fetched from the origin, and
+//! put into the tiers.
+//!
+//! Invariant: a fill that a purge has withdrawn leaves nothing behind; an origin that fails takes
+//! nothing from the tiers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::flight::Withdrawn;
+use super::freshness::Freshness;
+use super::memory::Held;
+use super::stored::{Stored, StoredAbsence, StoredTile};
+use super::tile_cache::{CacheStatus, Filled, Revalidation, Served, Shared};
+use crate::metrics::{OriginOutcome, TierLabel as Tier};
+use crate::origin::{OriginError, OriginErrorKind, OriginReply, OriginRequest, OriginValidator};
+use crate::tile::{Scale, TileCoord, TileKey, Tileset};
+
+/// How long a fill waits for the disk before it asks the origin instead.
+const DISK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Why a fill runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Somebody waits: anything servable will do.
+    Answer,
+    /// Nobody waits: only a fresh response makes it needless.
+    Revalidate,
+}
+
+/// One fill: disk, origin, then the tiers.
+pub(super) struct Fill {
+    pub(super) shared: Arc<Shared>,
+    pub(super) tileset: Arc<Tileset>,
+    pub(super) coord: TileCoord,
+    pub(super) scale: Scale,
+    pub(super) key: TileKey,
+    pub(super) purpose: Purpose,
+    /// Whether a purge has taken back what it may bring.
+    pub(super) withdrawn: Withdrawn,
+}
+
+impl Fill {
+    pub(super) async fn run(self) -> Filled {
+        let parts = &self.shared.parts;
+        let begun = tokio::time::Instant::now();
+        parts.metrics.fills_in_flight.inc();
+        let filled = self.fill().await;
+        parts.metrics.fills_in_flight.dec();
+        if self.purpose == Purpose::Answer {
+            parts.metrics.observe_fill(begun.elapsed());
+        }
+        filled
+    }
+
+    async fn fill(&self) -> Filled {
+        let held = self.held().await;
+        if let Some((held, tier)) = &held {
+            let now = self.shared.parts.clock.now();
+            let judged = self.shared.parts.policy.assess(held.stored(), now);
+            let enough = match self.purpose {
+                Purpose::Answer => judged.freshness != Freshness::RevalidateFirst,
+                Purpose::Revalidate => judged.freshness == Freshness::Fresh,
+            };
+            if enough {
+                let status = CacheStatus::Hit {
+                    tier: *tier,
+                    ttl: judged.ttl,
+                };
+                return Ok(Served {
+                    held: held.clone(),
+                    status,
+                });
+            }
+        }
+        let held = held.map(|(held, _)| held);
+        match self.ask_origin(held.as_ref()).await {
+            Ok(reply) => self.take_in(reply, held.as_ref()).await,
+            Err(error) => self.stand_in(error, held),
+        }
+    }
+
+    /// What a tier holds: looked at again, as the fill before this one may have brought it.
+    async fn held(&self) -> Option<(Held, Tier)> {
+        let parts = &self.shared.parts;
+        if let Some(held) = parts
+            .memory
+            .as_ref()
+            .and_then(|memory| memory.lookup(self.key))
+        {
+            return Some((held, Tier::Memory));
+        }
+        let disk = parts.disk.as_ref()?;
+        // A disk that hangs must not fail a request that the origin can answer.
+        let Ok(stored) = timeout(DISK_PATIENCE, disk.get(&self.key)).await else {
+            tracing::warn!(tile = %self.coord, "the disk did not answer; asking the origin");
+            return None;
+        };
+        let held = self.shared.promote(self.key, stored?);
+        (!self.withdrawn().await).then_some((held, Tier::Disk))
+    }
+
+    async fn ask_origin(&self, held: Option<&Held>) -> Result<OriginReply, OriginError> {
+        let parts = &self.shared.parts;
+        let request = OriginRequest {
+            tileset: self.tileset.clone(),
+            coord: self.coord,
+            scale: self.scale,
+            validator: held.and_then(validator),
+            deadline: parts.deadline,
+        };
+        let reply = self.shared.origin.fetch(request).await;
+        parts.metrics.origin.inc(outcome(&reply));
+        if let Ok(OriginReply::Found(tile)) = &reply {
+            parts.metrics.origin_bytes.inc_by(tile.body.len() as u64);
+        }
+        reply
+    }
+
+    async fn take_in(&self, reply: OriginReply, held: Option<&Held>) -> Filled {
+        let now = self.shared.parts.clock.now();
+        let (stored, found) = match (reply, held) {
+            (OriginReply::Found(tile), _) => (
+                Stored::Tile(StoredTile::from_origin(tile, now)),
+                Revalidation::Changed,
+            ),
+            (OriginReply::NotFound, _) => (
+                Stored::Absence(StoredAbsence { validated_at: now }),
+                Revalidation::Absence,
+            ),
+            (OriginReply::NotModified, Some(held)) => {
+                (held.confirmed(now), Revalidation::NotModified)
+            }
+            (OriginReply::NotModified, None) => {
+                let odd = "the origin answered 304 to a request without a validator";
+                return Err(OriginError::new(OriginErrorKind::Server, odd));
+            }
+        };
+        if let Some(disk) = &self.shared.parts.disk {
+            match found {
+                Revalidation::NotModified => disk.touch(self.key, now),
+                // A write that is left out under pressure is counted there; the tile is served all the same.
+                Revalidation::Changed | Revalidation::Absence => {
+                    let _ = disk.put(self.key, stored.clone());
+                }
+            }
+        }
+        let kept = self.shared.parts.memory.is_some() || self.shared.parts.disk.is_some();
+        let served = self.shared.admit(self.key, stored);
+        let stored = kept && !self.withdrawn().await;
+        let status = match held {
+            None => CacheStatus::Fetched {
+                stored,
+                collapsed: false,
+            },
+            Some(_) => CacheStatus::Revalidated {
+                found,
+                collapsed: false,
+            },
+        };
+        Ok(Served {
+            held: served,
+            status,
+        })
+    }
+
+    /// The origin failed: what is held may stand in while `stale_if_error` lasts.
+    fn stand_in(&self, error: OriginError, held: Option<Held>) -> Filled {
+        let now = self.shared.parts.clock.now();
+        if self.purpose == Purpose::Revalidate {
+            self.shared.parts.metrics.revalidation_failures.inc();
+        }
+        let Some(held) = held else { return Err(error) };
+        held.note_failure(now, error.kind);
+        let judged = self.shared.parts.policy.assess(held.stored(), now);
+        if !judged.usable_on_error {
+            return Err(error);
+        }
+        tracing::warn!(
+            tileset = self.tileset.name(), tile = %self.coord, error = %error,
+            "the origin failed, a stale tile stands in"
+        );
+        let status = CacheStatus::StaleIfError {
+            error: error.kind,
+            ttl: judged.ttl,
+        };
+        Ok(Served { held, status })
+    }
+
+    /// Whether a purge came while this fill was under way; then what it has stored goes again.
+    async fn withdrawn(&self) -> bool {
+        if !self.withdrawn.is_set() {
+            return false;
+        }
+        if let Some(memory) = &self.shared.parts.memory {
+            memory.invalidate(self.key);
+        }
+        if let Some(disk) = self.shared.parts.disk.clone() {
+            // It writes the invalidation down before it returns, which may wait for the disk.
+            let key = self.key;
+            let _ = tokio::task::spawn_blocking(move || disk.invalidate(&key)).await;
+        }
+        true
+    }
+}
+
+fn validator(held: &Held) -> Option<OriginValidator> {
+    match held.stored() {
+        Stored::Tile(tile) => tile.validator.clone(),
+        Stored::Absence(_) => None,
+    }
+}
+
+fn outcome(reply: &Result<OriginReply, OriginError>) -> OriginOutcome {
+    match reply {
+        Ok(OriginReply::Found(_)) => OriginOutcome::Found,
+        Ok(OriginReply::NotModified) => OriginOutcome::NotModified,
+        Ok(OriginReply::NotFound) => OriginOutcome::NotFound,
+        Err(error) => match error.kind {
+            OriginErrorKind::Denied => OriginOutcome::Denied,
+            OriginErrorKind::Throttled => OriginOutcome::Throttled,
+            OriginErrorKind::Server => OriginOutcome::Server,
+            OriginErrorKind::Truncated => OriginOutcome::Truncated,
+            OriginErrorKind::Unreachable => OriginOutcome::Unreachable,
+            OriginErrorKind::Deadline => OriginOutcome::Deadline,
+            OriginErrorKind::HeldBack => OriginOutcome::HeldBack,
+        },
+    }
+}
