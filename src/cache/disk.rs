@@ -1,7 +1,7 @@
 //! The disk tier: what was fetched once survives memory pressure and restarts.
 //!
 //! Tiles are a few kilobytes and there are millions of them, so they are not files. They are records
-//! appended to about 128 segment files ([`segment`](self)), found by an index in memory and checked
+//! appended to about 128 segment files (`disk/segment.rs`), found by an index in memory and checked
 //! whenever they are read. When room is needed the segment that is worth least is retired, and what
 //! in it is still hot moves. Identical bodies are kept once.
 //!
@@ -10,7 +10,7 @@
 //!   an answer.
 //! * The disk's trouble is never the caller's: writes are skipped and counted, reads become misses.
 //! * The folder never takes more than its capacity: bytes are reserved before they are written.
-//! * What was invalidated does not come back, whatever crashes ([`ledger`](self)).
+//! * What was invalidated does not come back, whatever crashes (`disk/ledger.rs`).
 //! * [`DiskTier::try_get`] never waits for the disk.
 //!
 //! Nothing that is cached is ever synced. A write that is lost in a power failure is a lost entry:
@@ -77,7 +77,7 @@ pub enum PutOutcome {
 }
 
 /// The disk tier. Cloning gives another handle on the same one; the folder is free again when the
-/// last is dropped.
+/// last is dropped, which waits for the write that is under way: [`DiskTier::close`] before that.
 #[derive(Debug, Clone)]
 pub struct DiskTier {
     handle: Arc<Handle>,
