@@ -1,13 +1,14 @@
 // The server under test: `tilekeep demo` on free loopback ports, with a data folder of its own.
 //
-// A server ends with the test that started it; should the test's process die first, its exit handler
-// sends the signal. Nothing here waits for a length of time: readiness and the end are conditions.
+// A server ends with the test that started it; should the test's process die first, the guardian ends
+// it. Nothing here waits for a length of time: readiness and the end are conditions.
 import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { guardian } from './guardian.js';
 import { until } from './until.js';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../..');
@@ -36,14 +37,10 @@ const freePorts = async (count) => {
   return ports;
 };
 
-const atExit = new Set();
-process.on('exit', () => { for (const undo of atExit) undo(); });
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.once(signal, () => process.exit(1));
-
 /** A folder that is gone when this process is. */
 export const temporaryFolder = (name) => {
   const folder = mkdtempSync(path.join(tmpdir(), `tilekeep-${name}-`));
-  atExit.add(() => rmSync(folder, { recursive: true, force: true, maxRetries: 3 }));
+  guardian('folder', folder);
   return folder;
 };
 
@@ -74,10 +71,9 @@ export class Demo {
       child.once('exit', (code, signal) => resolve({ code, signal }));
       child.once('error', (error) => { this.output += error; resolve({ error }); });
     });
-    this.kill = () => child.kill('SIGKILL');
-    atExit.add(this.kill);
     let over = null;
-    this.ended.then((how) => { over = how; atExit.delete(this.kill); });
+    if (child.pid) guardian('start', child.pid);
+    this.ended.then((how) => { over = how; if (child.pid) guardian('stop', child.pid); });
     await until('the server is ready', async () => {
       if (over) throw new Error(`tilekeep demo ended at once: ${JSON.stringify(over)}\n${this.output}`);
       const response = await fetch(`${this.admin}/readyz`).catch(() => null);
@@ -88,7 +84,7 @@ export class Demo {
   /** Ends it as Ctrl-C does, and waits for the end. */
   async stop() {
     this.child.kill('SIGINT');
-    const timer = setTimeout(this.kill, 60_000);
+    const timer = setTimeout(() => this.child.kill('SIGKILL'), 60_000);
     const how = await this.ended;
     clearTimeout(timer);
     return how;
