@@ -171,6 +171,8 @@ fn observe(parts: &AdminParts) {
     let metrics = &parts.metrics;
     let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     if let Some(memory) = parts.cache.memory() {
+        // moka counts when it tidies up, which without traffic is seldom.
+        memory.settle();
         metrics.memory_bytes.set(gauge(memory.weighted_bytes()));
         metrics.memory_entries.set(gauge(memory.entries()));
         follow(&metrics.memory_evictions, memory.evictions());
