@@ -54,7 +54,10 @@ fn main() {
         let not_modified = memory.round(true);
         rounds.push((hit, read / hit, not_modified / hit));
     }
-    println!("{ROUNDS} rounds of {} requests, {BODY} bytes a tile", CONNECTIONS as u32 * REQUESTS);
+    println!(
+        "{ROUNDS} rounds of {} requests, {BODY} bytes a tile",
+        CONNECTIONS as u32 * REQUESTS
+    );
     report("memory hit, µs of CPU", rounds.iter().map(|r| r.0));
     report("disk hit / memory hit", rounds.iter().map(|r| r.1));
     report("304 / memory hit", rounds.iter().map(|r| r.2));
@@ -64,7 +67,12 @@ fn report(name: &str, values: impl Iterator<Item = f64>) {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let at = |share: f64| values[(values.len() as f64 * share) as usize % values.len()];
-    println!("{name:<24} median {:6.2}   quartiles {:6.2} {:6.2}", at(0.5), at(0.25), at(0.75));
+    println!(
+        "{name:<24} median {:6.2}   quartiles {:6.2} {:6.2}",
+        at(0.5),
+        at(0.25),
+        at(0.75)
+    );
 }
 
 /// A server in a process of its own.
@@ -86,7 +94,12 @@ impl Served {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let address = lines.next().unwrap().unwrap().parse().unwrap();
         let token = lines.next().unwrap().unwrap();
-        Self { child, address, token, ticks: 0 }
+        Self {
+            child,
+            address,
+            token,
+            ticks: 0,
+        }
     }
 
     /// µs of the server's CPU a request, over one round.
@@ -98,7 +111,9 @@ impl Served {
                 std::thread::spawn(move || client(address, &token, n as u32, conditional))
             })
             .collect();
-        clients.into_iter().for_each(|client| client.join().unwrap());
+        clients
+            .into_iter()
+            .for_each(|client| client.join().unwrap());
         let ticks = self.cpu_ticks() - self.ticks;
         // 100 ticks a second, as Linux has had for ever.
         ticks as f64 * 10_000.0 / (CONNECTIONS as f64 * f64::from(REQUESTS))
@@ -107,7 +122,12 @@ impl Served {
     fn cpu_ticks(&self) -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         // Behind the name in parentheses: state is the third field, utime and stime 14 and 15.
-        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let fields: Vec<&str> = stat
+            .rsplit_once(')')
+            .unwrap()
+            .1
+            .split_whitespace()
+            .collect();
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     }
 }
@@ -123,7 +143,11 @@ impl Drop for Served {
 fn client(address: SocketAddr, token: &str, n: u32, conditional: bool) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_nodelay(true).unwrap();
-    let condition = if conditional { "If-None-Match: *\r\n" } else { "" };
+    let condition = if conditional {
+        "If-None-Match: *\r\n"
+    } else {
+        ""
+    };
     let mut buffer = vec![0; 64 * 1024];
     for request in 0..REQUESTS {
         let place = (n * 641 + request * 7) % (1 << (2 * u32::from(ZOOM)));
@@ -135,7 +159,10 @@ fn client(address: SocketAddr, token: &str, n: u32, conditional: bool) {
         let mut read = 0;
         let end = loop {
             read += stream.read(&mut buffer[read..]).unwrap();
-            if let Some(at) = buffer[..read].windows(4).position(|part| part == b"\r\n\r\n") {
+            if let Some(at) = buffer[..read]
+                .windows(4)
+                .position(|part| part == b"\r\n\r\n")
+            {
                 break at + 4;
             }
         };
@@ -173,7 +200,9 @@ fn serve(role: &str) {
     for x in 0..32u32 {
         for y in 0..32u32 {
             let coord = TileCoord::new(ZOOM, x, y).unwrap();
-            let body: Vec<u8> = (0..BODY as u32).map(|n| (n * 31 + x * 7 + y) as u8).collect();
+            let body: Vec<u8> = (0..BODY as u32)
+                .map(|n| (n * 31 + x * 7 + y) as u8)
+                .collect();
             origin.put(&tileset, coord, Scale::One, body, Some(1_700_000_000));
         }
     }
@@ -190,20 +219,32 @@ fn serve(role: &str) {
             disk_path: Some(folder.path().join("cache")),
             ..CacheConfig::default()
         },
-        tilesets: vec![TilesetConfig { tileset, assume_role: None }],
+        tilesets: vec![TilesetConfig {
+            tileset,
+            assume_role: None,
+        }],
         ..Config::default()
     };
-    let material = KeyMaterial::Hs256 { secret: Secret::new(*b"a key for benches, of 32 bytes...") };
+    let material = KeyMaterial::Hs256 {
+        secret: Secret::new(*b"a key for benches, of 32 bytes..."),
+    };
     let keys = || {
         let material = material.clone();
-        KeyRing::new(vec![KeySettings { id: "bench".into(), material }]).unwrap()
+        KeyRing::new(vec![KeySettings {
+            id: "bench".into(),
+            material,
+        }])
+        .unwrap()
     };
     let claims: Claims = serde_json::from_value(serde_json::json!({
         "sub": "bench", "exp": 4_000_000_000_u64, "tilesets": ["bench"],
     }))
     .unwrap();
     let token = keys().mint(&claims).unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let provided = Provided {
             keys: Some(keys()),

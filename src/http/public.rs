@@ -108,24 +108,25 @@ impl PublicSide {
         let cors = &self.parts.cors;
         let origin = cors.origin_of(request.headers());
         let head = *request.method() == Method::HEAD;
-        let (mut response, answer) = match Route::parse(request.uri().path()) {
+        let route = Route::parse(request.uri().path());
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        // In the contract's order: the method, then the path, then everything else.
+        let (mut response, answer) = match route {
             _ if !has_one_host(&request) => refuse(&HttpError::BadRequest(
                 "An HTTP/1.1 request names its host, once.",
             )),
-            Ok(Route::Tile(route)) => self.tile(peer, &request, route, origin.as_ref()).await,
-            Ok(Route::Explain(route)) => self.explain(peer, &request, route, origin.as_ref()),
-            Ok(_) if request.method() == Method::OPTIONS => (
-                cors.preflight(origin.as_ref(), allow(request.uri().path())),
-                Answer::Other,
-            ),
-            Ok(Route::TileJson(_) | Route::Page) => self.page(peer, request).await,
-            Err(_) if request.method() == Method::OPTIONS => {
-                (cors.preflight(origin.as_ref(), TILE_METHODS), Answer::Other)
+            _ if request.method() == Method::OPTIONS => {
+                let methods = match route {
+                    Ok(Route::Page) => allow(request.uri().path()),
+                    _ => TILE_METHODS,
+                };
+                (cors.preflight(origin.as_ref(), methods), Answer::Other)
             }
-            Err(malformed) => match *request.method() {
-                Method::GET | Method::HEAD => refuse(&malformed.into()),
-                _ => refuse(&HttpError::Method(TILE_METHODS)),
-            },
+            Ok(Route::TileJson(_) | Route::Page) => self.page(peer, request).await,
+            _ if !reads => refuse(&HttpError::Method(TILE_METHODS)),
+            Ok(Route::Tile(route)) => self.tile(peer, &request, route).await,
+            Ok(Route::Explain(route)) => self.explain(peer, &request, route),
+            Err(malformed) => refuse(&malformed.into()),
         };
         if head {
             drop_body(&mut response);
@@ -140,18 +141,7 @@ impl PublicSide {
         peer: SocketAddr,
         request: &Request<B>,
         route: TileRoute<'_>,
-        origin: Option<&HeaderValue>,
     ) -> (Response<Body>, Answer) {
-        match *request.method() {
-            Method::GET | Method::HEAD => {}
-            Method::OPTIONS => {
-                return (
-                    self.parts.cors.preflight(origin, TILE_METHODS),
-                    Answer::Other,
-                );
-            }
-            _ => return refuse(&HttpError::Method(TILE_METHODS)),
-        }
         let parts = &*self.parts;
         let now = parts.clock.now();
         let admitted = match self.admit(peer, request, route, Scope::Tiles, now) {
@@ -290,18 +280,7 @@ impl PublicSide {
         peer: SocketAddr,
         request: &Request<B>,
         route: TileRoute<'_>,
-        origin: Option<&HeaderValue>,
     ) -> (Response<Body>, Answer) {
-        match *request.method() {
-            Method::GET | Method::HEAD => {}
-            Method::OPTIONS => {
-                return (
-                    self.parts.cors.preflight(origin, TILE_METHODS),
-                    Answer::Other,
-                );
-            }
-            _ => return refuse(&HttpError::Method(TILE_METHODS)),
-        }
         let now = self.parts.clock.now();
         match self.admit(peer, request, route, Scope::Explain, now) {
             Ok(Admitted { tileset, coord, .. }) => {

@@ -15,14 +15,13 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, COOKIE, LOCATION, ORIGIN, SET_COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::pages::LoginPage;
 use super::problem::HttpError;
+use super::public::Caller;
 use super::site::{Peer, Site, html, problem};
-use crate::auth::{
-    AuthError, Claims, Grants, IssuedSession, LoginError, RenewError, Secret, Session,
-};
+use crate::auth::{AuthError, Claims, Grants, IssuedSession, LoginError, RenewError, Secret};
 use crate::clock::Timestamp;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -170,18 +169,21 @@ pub(super) async fn renew(
     headers: HeaderMap,
 ) -> Response {
     let now = site.parts.clock.now();
-    let session = match site.writer(peer, &headers, now) {
-        Ok(session) => session,
+    let caller = match site.writer(peer, &headers, now) {
+        Ok(caller) => caller,
         Err(refusal) => return problem(&refusal),
     };
-    match site.parts.sessions.renew(&session, now) {
+    match site.parts.sessions.renew(&caller.session, now) {
         Ok(issued) => {
+            if !caller.by_cookie {
+                return renewed_bearer(&issued);
+            }
             let mut response = session_json(&issued.claims);
             set_cookie(&site, peer, &headers, &issued, now, &mut response);
             response
         }
         // It lasts as long as it can already, which is what was asked for.
-        Err(RenewError::NoLater) => session_json(session.claims()),
+        Err(RenewError::NoLater) => session_json(caller.session.claims()),
         Err(RenewError::NotOurs) => problem(&HttpError::NotRenewable),
         Err(RenewError::Revoked) => problem(&AuthError::Revoked.into()),
         Err(error @ RenewError::Begin(_)) => {
@@ -199,7 +201,7 @@ pub(super) async fn log_out(
 ) -> Response {
     let now = site.parts.clock.now();
     match site.writer(peer, &headers, now) {
-        Ok(session) => {
+        Ok(Caller { session, .. }) => {
             if let Err(error) = site.parts.sessions.end(&session, now).await {
                 // The person must not believe that it has ended.
                 tracing::error!(%error, "a session could not be ended");
@@ -242,12 +244,12 @@ impl Site {
         peer: IpAddr,
         headers: &HeaderMap,
         now: Timestamp,
-    ) -> Result<Arc<Session>, HttpError> {
+    ) -> Result<Caller, HttpError> {
         let caller = self.parts.authorize(peer, headers, now)?;
         if caller.by_cookie && !self.may_write(headers, false) {
             return Err(HttpError::CrossSite);
         }
-        Ok(caller.session)
+        Ok(caller)
     }
 }
 
@@ -280,8 +282,20 @@ pub(super) fn same_origin(next: &str) -> &str {
     if safe { next } else { "/" }
 }
 
+/// Who sends its token itself gets the new one in the answer; a cookie would plant the session
+/// elsewhere.
+fn renewed_bearer(issued: &IssuedSession) -> Response {
+    let mut session = session_value(&issued.claims);
+    session["token"] = issued.token.as_str().into();
+    json_response(&session)
+}
+
 fn session_json(claims: &Claims) -> Response {
-    let session = json!({
+    json_response(&session_value(claims))
+}
+
+fn session_value(claims: &Claims) -> Value {
+    json!({
         "sub": claims.sub,
         "exp": claims.exp,
         "auth_time": claims.auth_time,
@@ -290,7 +304,10 @@ fn session_json(claims: &Claims) -> Response {
         "maxzoom": claims.maxzoom,
         "bounds": claims.bounds,
         "quota": claims.quota,
-    });
+    })
+}
+
+fn json_response(session: &Value) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),

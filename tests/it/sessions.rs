@@ -225,6 +225,51 @@ async fn a_session_past_half_its_life_is_renewed_by_a_tile_that_its_cookie_opene
 }
 
 #[tokio::test]
+async fn a_renewal_comes_back_the_way_the_session_came() {
+    let server = server().await;
+    let cookie = cookie(&log_in(&server, "anna", "secret", &[]).await);
+    let token = cookie.split_once('=').unwrap().1;
+    server.clock.advance(std::time::Duration::from_hours(1));
+    let renew = async |headers: &[(&str, &str)]| {
+        server
+            .send(Method::POST, "/session/renew", headers, "")
+            .await
+    };
+    let by_cookie = renew(&[("cookie", &cookie), SAME]).await;
+    assert!(
+        by_cookie
+            .header("set-cookie")
+            .starts_with("tilekeep_session=")
+    );
+    assert!(
+        by_cookie.json().get("token").is_none(),
+        "a page's script never sees it"
+    );
+    let bearer = format!("Bearer {token}");
+    let by_bearer = renew(&[("authorization", &bearer)]).await;
+    assert_eq!(by_bearer.status, StatusCode::OK);
+    assert!(
+        !by_bearer.headers.contains_key("set-cookie"),
+        "nothing is planted"
+    );
+    assert!(by_bearer.json()["token"].as_str().unwrap().len() > 100);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_dead_cookie_is_taken_away_by_the_log_out() {
+    let server = server().await;
+    let dead = [("cookie", "tilekeep_session=dead"), SAME];
+    let answer = server.send(Method::DELETE, "/session", &dead, "").await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+    assert!(answer.header("set-cookie").contains("Max-Age=0"));
+    assert_eq!(answer.header("clear-site-data"), "\"cache\"");
+    let nobody = server.send(Method::DELETE, "/session", &[SAME], "").await;
+    assert_eq!(nobody.status, StatusCode::UNAUTHORIZED);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn the_admin_side_answers_to_itself_alone() {
     let server = server().await;
     let admin = server.addresses.admin;
@@ -245,6 +290,21 @@ async fn the_admin_side_answers_to_itself_alone() {
         get("/metrics", &[("host", "evil.example")]).await.status,
         StatusCode::BAD_REQUEST
     );
+    let purge = server
+        .send_to(
+            admin,
+            Method::POST,
+            "/purge",
+            &[],
+            r#"{"tileset":"world","minzoom":0}"#,
+        )
+        .await;
+    assert_eq!(purge.json(), serde_json::json!({ "memory": 1, "disk": 0 }));
+    let typo = server
+        .send_to(admin, Method::POST, "/purge", &[], r#"{"tileste":"world"}"#)
+        .await;
+    assert_eq!(typo.status, StatusCode::BAD_REQUEST);
+    assert!(typo.json()["detail"].as_str().unwrap().contains("tileste"));
     assert_eq!(
         get("/metrics", &[("sec-fetch-site", "cross-site")])
             .await
