@@ -9,7 +9,12 @@
 //! * **304**: memory tier on, each request with the tile's `ETag`.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on says where")]
-#![allow(clippy::cast_precision_loss, reason = "figures for people")]
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "small numbers, and figures for people"
+)]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -111,9 +116,9 @@ impl Served {
                 std::thread::spawn(move || client(address, &token, n as u32, conditional))
             })
             .collect();
-        clients
-            .into_iter()
-            .for_each(|client| client.join().unwrap());
+        for client in clients {
+            client.join().unwrap();
+        }
         let ticks = self.cpu_ticks() - self.ticks;
         // 100 ticks a second, as Linux has had for ever.
         ticks as f64 * 10_000.0 / (CONNECTIONS as f64 * f64::from(REQUESTS))
