@@ -22,7 +22,7 @@ use crate::tile::TileKey;
 
 /// What an entry takes besides its body: moka's bookkeeping, the key twice, and [`Entry`] itself,
 /// measured (`benches/memory.rs`).
-const ENTRY_OVERHEAD: u32 = 420;
+const ENTRY_OVERHEAD: u32 = 680;
 
 /// A body shorter than this costs less in place than as an entry of its own.
 const SHARE_FROM: usize = 256;
@@ -458,7 +458,8 @@ mod tests {
         tier.settle();
         let payload = u64::from(tiles) * 8192;
         let share = tier.weighted_bytes() * 100 / payload;
-        assert!(share <= 70, "{share} % of the payload");
+        // 65 % are bodies; the rest is what entries take, and the next thing to make smaller.
+        assert!(share <= 74, "{share} % of the payload");
         let sea = tier.lookup(key(5)).unwrap();
         let other_sea = tier.lookup(key(26)).unwrap();
         assert_eq!(
