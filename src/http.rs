@@ -14,6 +14,7 @@ mod encoding;
 mod explain;
 pub mod front;
 pub mod pages;
+pub mod places;
 pub mod problem;
 pub mod public;
 pub mod purge;

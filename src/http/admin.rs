@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::Router;
@@ -19,7 +20,7 @@ use hyper::body::Incoming;
 use serde_json::json;
 use tower_service::Service as _;
 
-use super::body::Body;
+use super::body::{Body, whole};
 use super::problem::HttpError;
 use super::purge::purge;
 use super::site::{for_router, problem};
@@ -34,6 +35,9 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// A purge's list of tiles at most.
 const MAX_BODY: usize = 4 << 20;
+
+/// For all of a request's body: who sends it slowly holds a connection for nothing.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the admin side is made of.
 pub struct AdminParts {
@@ -75,8 +79,13 @@ pub async fn answer(mut router: Router, request: http::Request<Incoming>) -> htt
 
 /// Lets a request in: right host, no foreign page, right token.
 async fn guard(State(parts): State<Arc<AdminParts>>, request: Request, next: Next) -> Response {
-    match admit(&parts, request.uri().path(), request.headers()) {
-        Ok(()) => next.run(request).await,
+    if let Err(refusal) = admit(&parts, request.uri().path(), request.headers()) {
+        return problem(&refusal);
+    }
+    // Only now: nobody else's bytes are kept.
+    let (head, body) = request.into_parts();
+    match whole(body, MAX_BODY, BODY_TIMEOUT).await {
+        Ok(body) => next.run(Request::from_parts(head, body.into())).await,
         Err(refusal) => problem(&refusal),
     }
 }

@@ -15,11 +15,9 @@ use http::header::{
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
 };
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use tokio::time::timeout;
 use tower_service::Service as _;
 
-use super::body::Body;
+use super::body::{Body, whole};
 use super::cache_control::{self, Audience};
 use super::cache_status::source;
 use super::cors::Cors;
@@ -306,14 +304,9 @@ impl PublicSide {
         request.extensions_mut().insert(Peer(peer.ip()));
         // A body is short here, and who sends it slowly holds a connection for nothing.
         let (head, body) = request.into_parts();
-        let body = Limited::new(body, MAX_BODY).collect();
-        let body = match timeout(BODY_TIMEOUT, body).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                return refuse(&HttpError::TooLarge);
-            }
-            Ok(Err(_)) => return refuse(&HttpError::BadRequest("The body did not arrive whole.")),
-            Err(_) => return refuse(&HttpError::BadRequest("The body did not arrive in time.")),
+        let body = match whole(body, MAX_BODY, BODY_TIMEOUT).await {
+            Ok(body) => body,
+            Err(refusal) => return refuse(&refusal),
         };
         let request = for_router(Request::from_parts(head, axum::body::Body::from(body)));
         let mut pages = self.pages.clone();
