@@ -11,7 +11,7 @@ use std::time::Duration;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, OriginalUri, Request, State};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
@@ -21,8 +21,10 @@ use serde_json::json;
 use tower_service::Service as _;
 
 use super::body::{Body, whole};
+use super::front::{NO_ONE_HOST, names_one_host};
 use super::problem::HttpError;
 use super::purge::purge;
+use super::shield::shielded;
 use super::site::{for_router, problem};
 use crate::auth::{AuthError, bearer_token};
 use crate::cache::DiskStats;
@@ -66,11 +68,15 @@ pub fn router(parts: Arc<AdminParts>) -> Router {
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(parts.clone(), guard))
+        .layer(map_response(shielded))
         .with_state(parts)
 }
 
 /// Answers one request.
 pub async fn answer(mut router: Router, request: http::Request<Incoming>) -> http::Response<Body> {
+    if !names_one_host(&request) {
+        return HttpError::BadRequest(NO_ONE_HOST).response();
+    }
     let Ok(response) = router
         .call(for_router(request).map(axum::body::Body::new))
         .await;
