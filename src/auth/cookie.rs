@@ -256,6 +256,21 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_only_looks_like_ours_is_not() {
+        // A browser checks the prefix `__Host-` of the name as it is; what it keeps under another name
+        // must not become ours by trimming.
+        for header in [
+            "\u{2000}tk=x",
+            "\u{a0}tk=x",
+            "\u{feff}tk=x",
+            "tk\u{3000}=x",
+            "$Version=1,tk=x",
+        ] {
+            assert_eq!(found(&[header]), [""; 0], "{header:?}");
+        }
+    }
+
+    #[test]
     fn duplicates_are_tried_in_order_up_to_four() {
         assert_eq!(found(&["tk=a; tk=b", "tk=a; tk=c"]), ["a", "b", "c"]);
         assert_eq!(found(&["tk=1;tk=2;tk=3;tk=4;tk=5"]).len(), 4);

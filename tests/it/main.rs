@@ -5,6 +5,7 @@
     reason = "in a test, and in what helps it, a panic is the report"
 )]
 
+mod attacks;
 mod caches;
 mod cli;
 mod config;
@@ -13,6 +14,7 @@ mod disk;
 mod embedded_s3;
 #[cfg(feature = "demo")]
 mod embedded_sts;
+mod endings;
 mod house;
 #[cfg(feature = "demo")]
 mod origin_contract;

@@ -161,10 +161,16 @@ pub async fn start_with(config: Config, provided: Provided) -> Running {
     let users = Users::fixed(vec![user("anna", "secret"), user("bert", "other")]).unwrap();
     let provided = Provided {
         keys: Some(keys()),
-        users: Some(users),
+        users: provided.users.or(Some(users)),
         clock: clock.clone(),
         ..provided
     };
+    launch(config, provided).await
+}
+
+/// Starts a server over exactly what is provided, its clock and its keys too.
+pub async fn launch(config: Config, provided: Provided) -> Running {
+    let clock = provided.clock.clone();
     let app = App::start(config, provided).await.unwrap();
     let (addresses, trigger) = (app.addresses(), app.trigger());
     let served = tokio::spawn(app.run());
@@ -235,6 +241,11 @@ impl Running {
         let bearer = format!("Bearer {}", token(claims));
         self.send(Method::GET, path, &[("authorization", &bearer)], "")
             .await
+    }
+
+    /// Asks it to end, and does not wait.
+    pub fn ask_to_end(&self) {
+        self.trigger.fire();
     }
 
     /// Stops it and waits for its end.

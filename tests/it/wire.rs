@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tilekeep::http::body::Body;
+use tilekeep::http::places::ConnectionLimits;
+use tilekeep::http::server::Server;
 use tilekeep::origin::failing::{FailingOrigin, Fault, MemoryOrigin};
 use tilekeep::tile::{Scale, TileCoord, TileFormat};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -146,6 +149,130 @@ async fn malformed_heads_are_answered_4xx_and_reach_nothing() {
     }
     assert_eq!(origin.calls(), 0);
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_with_two_lengths_is_the_last_of_its_connection() {
+    let (server, origin) = server().await;
+    let post = "POST /session HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+    let (length, chunked) = ("Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n");
+    let smuggled = tile_request("\r\n");
+    // What one reader takes for the body's end is for another the next request (RFC 9112 §6.1).
+    for head in [
+        format!("{length}{chunked}"),
+        format!("{chunked}{length}"),
+        format!("{chunked}Transfer-Encoding: identity\r\n"),
+        "Transfer-Encoding: xchunked\r\n".to_owned(),
+        "Transfer-Encoding: chunked, identity\r\n".to_owned(),
+        "Transfer-Encoding:\x0bchunked\r\nContent-Length: 5\r\n".to_owned(),
+        "Content-Length: 0\r\nContent-Length: 5\r\n".to_owned(),
+        "Content-Length: 5, 5\r\n".to_owned(),
+        "Content-Length: 0x5\r\n".to_owned(),
+    ] {
+        let mut stream = connect(&server).await;
+        let request = format!("{post}{head}\r\n0\r\n\r\n{smuggled}");
+        let _ = stream.write_all(request.as_bytes()).await;
+        let answer = read_until(&mut stream, "\u{0}never").await;
+        assert!(answer.starts_with("HTTP/1.1 4"), "{head}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{head}: {answer}");
+    }
+    assert_eq!(origin.calls(), 0, "no second request was seen");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn odd_targets_are_refused_or_read_as_what_they_name() {
+    let (server, origin) = server().await;
+    let token = token(&claims());
+    for (target, host, status) in [
+        ("http://x/world/0/0/0.png", "x", "200"),
+        ("http://y/world/0/0/0.png", "x", "400"),
+        ("http://u:p@x/world/0/0/0.png", "x", "400"),
+        ("/world/0/0/0.png", "u@x", "400"),
+        ("/world/0/0/0.png", "x/y", "400"),
+        ("*", "x", "400"),
+        ("//x/world/0/0/0.png", "x", "400"),
+        ("/world/0/0/0.png?%00", "x", "200"),
+        ("/world/0/0/0.png#x", "x", "200"),
+        (&format!("/{}", "a".repeat(20_000)), "x", "404"),
+        (&format!("/world/0/0/{}", "0/".repeat(5_000)), "x", "400"),
+        (&format!("/{}", "a".repeat(70_000)), "x", "4"),
+    ] {
+        let mut stream = connect(&server).await;
+        let request = format!(
+            "GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n"
+        );
+        let _ = stream.write_all(request.as_bytes()).await;
+        let answer = read_until(&mut stream, "\r\n\r\n").await;
+        let short = &target[..60.min(target.len())];
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{short} {host}: {answer}"
+        );
+    }
+    for method in ["CONNECT x:443", "CONNECT x", "TRACE /", "OPTIONS *"] {
+        let mut stream = connect(&server).await;
+        let request = format!("{method} HTTP/1.1\r\nHost: x\r\nX-Secret: echoed\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let answer = read_until(&mut stream, "\r\n\r\n").await;
+        let refused = answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.1 204");
+        assert!(refused && !answer.contains("echoed"), "{method}: {answer}");
+    }
+    assert_eq!(origin.calls(), 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn one_address_takes_no_more_than_its_share_of_connections() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (trigger, shutdown) = tilekeep::shutdown::channel();
+    let metrics = Arc::new(tilekeep::metrics::Metrics::new());
+    let server = Server {
+        listener,
+        tls: None,
+        shutdown,
+        grace: PATIENCE,
+        limits: ConnectionLimits {
+            connections: 10,
+            per_address: 2,
+            exempt: Vec::new(),
+        },
+        metrics: Some(metrics.clone()),
+    };
+    let served = tokio::spawn(server.run(|_, _| async { http::Response::new(Body::empty()) }));
+    let ask = async |stream: &mut TcpStream| {
+        let asked = stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        match asked {
+            Ok(()) => read_until(stream, "\r\n\r\n").await,
+            Err(_) => String::new(),
+        }
+    };
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        assert!(ask(&mut stream).await.starts_with("HTTP/1.1 200"));
+        held.push(stream);
+    }
+    let mut third = TcpStream::connect(address).await.unwrap();
+    assert_eq!(ask(&mut third).await, "");
+    assert_eq!(metrics.connections_refused.get(), 1);
+    assert_eq!(metrics.connections.get(), 2);
+    // A place that is given back is given again.
+    held.pop();
+    let mut answer = String::new();
+    for _ in 0..100 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        answer = ask(&mut stream).await;
+        if !answer.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    drop(held);
+    trigger.fire();
+    served.await.unwrap();
 }
 
 #[tokio::test]

@@ -1,0 +1,321 @@
+//! Where a token or a password could turn up, and what the time of an answer could tell.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use tilekeep::app::Provided;
+use tilekeep::auth::{Grants, PasswordHash, User, Users};
+use tilekeep::origin::failing::MemoryOrigin;
+use tilekeep::tile::TileFormat;
+
+use super::{FORM, SAME, TILE, cookie, log_in, server};
+use crate::support::{self, claims, config, spec, token};
+
+#[tokio::test]
+async fn a_token_in_an_address_opens_nothing() {
+    let server = server().await;
+    let token = token(&claims());
+    for path in [
+        format!("{TILE}?token={token}"),
+        format!("{TILE}?access_token={token}"),
+        format!("{TILE}?tilekeep_session={token}"),
+        format!("/world.json?access_token={token}"),
+        format!("/session?access_token={token}"),
+    ] {
+        let answer = server.send(Method::GET, &path, &[], "").await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{path}");
+    }
+    // RFC 6750 §2.2 knows it in a body, too.
+    let body = format!("access_token={token}");
+    let answer = server
+        .send(Method::POST, "/session", &[FORM, SAME], body)
+        .await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn no_answer_repeats_a_token_or_a_password() {
+    let server = server().await;
+    let good = token(&claims());
+    let bad = format!("{good}x");
+    let secrets = [good.as_str(), "hunter2-hunter2"];
+    let mut answers = Vec::new();
+    for bearer in [
+        format!("Bearer {bad}"),
+        format!("Basic {bad}"),
+        format!("Bearer {good} x"),
+    ] {
+        for path in [TILE, "/", "/world.json", "/session"] {
+            answers.push(
+                server
+                    .send(Method::GET, path, &[("authorization", &bearer)], "")
+                    .await,
+            );
+        }
+    }
+    let dead = format!("tilekeep_session={bad}");
+    answers.push(
+        server
+            .send(Method::GET, "/session", &[("cookie", &dead)], "")
+            .await,
+    );
+    answers.push(server.get("/session").await);
+    answers.push(server.get("/").await);
+    answers.push(server.get("/map").await);
+    answers.push(log_in(&server, "hunter2-hunter2", "hunter2-hunter2", &[]).await);
+    let wrong = "username=anna&password=hunter2-hunter2&next=/";
+    answers.push(
+        server
+            .send(Method::POST, "/session", &[FORM, SAME], wrong)
+            .await,
+    );
+    for answer in answers {
+        let shown = format!(
+            "{:?} {}",
+            answer.headers,
+            String::from_utf8_lossy(&answer.body)
+        );
+        for secret in secrets {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+    }
+    // The one answer that has a token is the one that asked for it with one.
+    let by_cookie = log_in(&server, "anna", "secret", &[]).await;
+    let value = cookie(&by_cookie);
+    let value = value.split_once('=').unwrap().1.to_owned();
+    assert!(!String::from_utf8_lossy(&by_cookie.body).contains(&value));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_log_in_costs_one_hash_whoever_asks_and_answers_alike() {
+    let user = |name: &str| User {
+        name: name.into(),
+        hash: PasswordHash::of("secret").unwrap(),
+        grants: Grants::default(),
+    };
+    let users = Users::fixed(vec![user("anna")]).unwrap();
+    let provided = Provided {
+        origin: Some(Arc::new(MemoryOrigin::new())),
+        users: Some(users.clone()),
+        ..Provided::default()
+    };
+    let server = support::start_with(config([spec("world", TileFormat::Png)]), provided).await;
+    let mut seen = Vec::new();
+    for (n, name) in ["anna", "nobody", "Anna", "anna ", "anna\0"]
+        .into_iter()
+        .enumerate()
+    {
+        let answer = log_in(&server, name, "wrong", &[]).await;
+        assert_eq!(users.hashes(), n as u64 + 1, "{name:?}");
+        let mut headers = answer.headers.clone();
+        headers.remove("date");
+        seen.push((answer.status, format!("{headers:?}"), answer.body));
+    }
+    assert_eq!(seen[0].0, StatusCode::UNAUTHORIZED);
+    seen.dedup();
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn names_of_any_length_are_counted_by_address() {
+    let server = server().await;
+    let mut last = StatusCode::OK;
+    for n in 0..21 {
+        let long = format!("{}{n}", "x".repeat(300));
+        last = log_in(&server, &long, "guess", &[]).await.status;
+    }
+    assert_eq!(last, StatusCode::TOO_MANY_REQUESTS);
+    server.stop().await;
+}
+
+/// The program, and every line of its log so far.
+struct Program {
+    child: Child,
+    log: Arc<Mutex<String>>,
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Program {
+    fn serve(file: &std::path::Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tilekeep"))
+            .args(["serve", "--config"])
+            .arg(file)
+            .env("TILEKEEP_LOG", "trace")
+            .env("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
+            .env("AWS_SECRET_ACCESS_KEY", "an-aws-secret-of-the-tests")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let (lines, stderr) = (log.clone(), child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut log = lines.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        Self { child, log }
+    }
+
+    fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// The public side's address, once it has been logged.
+    async fn address(&self) -> String {
+        for _ in 0..600 {
+            let log = self.log();
+            if let Some((_, rest)) = log.split_once("tiles and pages on ") {
+                return rest.split("/,").next().unwrap().to_owned();
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("it did not start: {}", self.log());
+    }
+}
+
+#[tokio::test]
+async fn the_log_has_no_token_and_no_password_at_any_level() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = "the-signing-key-of-the-tests-0123456789";
+    let password = "correct-horse-battery";
+    let users = folder.path().join("users.toml");
+    let grants = Grants {
+        tilesets: vec!["*".into()],
+        ..Grants::default()
+    };
+    tilekeep::auth::add_user(
+        &users,
+        "anna",
+        password,
+        &grants,
+        tilekeep::auth::IfExists::Refuse,
+    )
+    .unwrap();
+    let file = folder.path().join("tilekeep.toml");
+    let text = format!(
+        "[server]\nlisten = '127.0.0.1:0'\nadmin_listen = '127.0.0.1:0'\n\
+         [session]\nkeys = [{{ id = 'k', secret = '{key}' }}]\n\
+         [login]\nusers_file = 'users.toml'\n\
+         [aws]\nregion = 'eu-west-1'\nendpoint_url = 'http://127.0.0.1:1'\n\
+         [origin]\ndeadline = '2s'\n\
+         [tilesets.world]\nbucket = 'b'\nkey = '{{z}}/{{x}}/{{y}}.png'\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let program = Program::serve(&file);
+    let base = program.address().await;
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let send = async |method: &str, path: &str, headers: &[(&str, &str)], body: String| {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{base}{path}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(bytes::Bytes::from(body))).unwrap();
+        let response = client.request(request).await.unwrap();
+        let (head, body) = response.into_parts();
+        body.collect().await.unwrap();
+        head
+    };
+    let json = ("content-type", "application/json");
+    let login = |user: &str, password: &str| {
+        serde_json::json!({ "username": user, "password": password }).to_string()
+    };
+    let head = send("POST", "/session", &[json], login("anna", password)).await;
+    assert_eq!(head.status, StatusCode::OK);
+    let set = head.headers["set-cookie"].to_str().unwrap().to_owned();
+    let cookie = set.split(';').next().unwrap().to_owned();
+    let token = cookie.split_once('=').unwrap().1.to_owned();
+    // Mistyped: the password as a name, or nearly right.
+    send("POST", "/session", &[json], login(password, "x")).await;
+    send(
+        "POST",
+        "/session",
+        &[json],
+        login("anna", "wrong-horse-battery"),
+    )
+    .await;
+    send(
+        "POST",
+        "/session",
+        &[json],
+        format!("{{\"username\":\"anna\",\"password\":\"{password}\""),
+    )
+    .await;
+    let (bearer, broken) = (format!("Bearer {token}"), format!("Bearer {token}x"));
+    send("GET", TILE, &[("cookie", &cookie)], String::new()).await;
+    send("GET", TILE, &[("authorization", &bearer)], String::new()).await;
+    send(
+        "GET",
+        "/session",
+        &[("authorization", &broken)],
+        String::new(),
+    )
+    .await;
+    send(
+        "GET",
+        &format!("{TILE}?access_token={token}"),
+        &[("cookie", &cookie)],
+        String::new(),
+    )
+    .await;
+    send(
+        "POST",
+        "/session/renew",
+        &[("cookie", &cookie), SAME],
+        String::new(),
+    )
+    .await;
+    send(
+        "DELETE",
+        "/session",
+        &[("cookie", &cookie), SAME],
+        String::new(),
+    )
+    .await;
+
+    for _ in 0..200 {
+        if program.log().contains("logged out") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let log = program.log();
+    assert!(
+        log.contains("logged in") && log.contains("logged out"),
+        "{log}"
+    );
+    let signature = token.rsplit('.').next().unwrap();
+    let secrets = [
+        key,
+        password,
+        "wrong-horse",
+        signature,
+        "an-aws-secret",
+        &cookie,
+    ];
+    for secret in secrets {
+        let line = log.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None, "{secret}");
+    }
+}
