@@ -21,6 +21,7 @@ mod origin_contract;
 #[cfg(feature = "demo")]
 mod origin_s3;
 mod sessions;
+mod snippets;
 mod support;
 mod tile_answers;
 mod wire;

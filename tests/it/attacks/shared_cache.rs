@@ -58,6 +58,23 @@ http {{
     )
 }
 
+/// Where Debian puts it, is no place that everybody's PATH has.
+fn spawn(arguments: &[&str]) -> Child {
+    let start = |program: &str| {
+        Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .spawn()
+    };
+    start("nginx")
+        .or_else(|_| start("/usr/sbin/nginx"))
+        .unwrap_or_else(|error| {
+            panic!(
+                "nginx: {error}; this test puts a real cache in front: apt-get install nginx-light"
+            )
+        })
+}
+
 impl Nginx {
     async fn start(server: &Running) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -69,14 +86,7 @@ impl Nginx {
             drop(free);
             let file = folder.path().join("nginx.conf");
             std::fs::write(&file, configuration(path, address, server.addresses.public)).unwrap();
-            let child = Command::new("nginx")
-                .args(["-p", path, "-e", "stderr", "-c"])
-                .arg(&file)
-                .stdin(Stdio::null())
-                .spawn();
-            let mut child = child.unwrap_or_else(|error| {
-                panic!("nginx: {error}; this test puts a real cache in front: apt-get install nginx-light")
-            });
+            let mut child = spawn(&["-p", path, "-e", "stderr", "-c", file.to_str().unwrap()]);
             for _ in 0..200 {
                 if tokio::net::TcpStream::connect(address).await.is_ok() {
                     return Self {
