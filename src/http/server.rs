@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use hyper::rt::Executor;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -45,6 +46,13 @@ const MAX_HEAD: usize = 32 * 1024;
 
 /// HTTP/2 streams of one connection at a time: a map's viewport is some 50 tiles.
 const MAX_STREAMS: u32 = 200;
+
+/// For one HTTP/2 stream, from its head to its answer's last byte: a peer that grants no window stalls no
+/// write, and answers pings for ever.
+const STREAM_TIMEOUT: Duration = Duration::from_mins(5);
+
+/// Bytes of request bodies that an HTTP/2 peer may send ahead of their readers; what the protocol begins with.
+const MAX_WINDOW: u32 = 65_535;
 
 /// After an `accept()` that failed, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -153,7 +161,7 @@ struct Ending {
 }
 
 async fn serve_connection<I, S, F>(
-    builder: &auto::Builder<TokioExecutor>,
+    builder: &auto::Builder<Streams>,
     io: I,
     peer: SocketAddr,
     service: S,
@@ -194,8 +202,22 @@ async fn serve_connection<I, S, F>(
     }
 }
 
-fn connection_builder() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+/// Runs HTTP/2 streams, each as a task that is given up in time; hyper then resets the stream.
+#[derive(Debug, Clone, Copy)]
+struct Streams;
+
+impl<F> Executor<F> for Streams
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, stream: F) {
+        tokio::spawn(timeout(STREAM_TIMEOUT, stream));
+    }
+}
+
+fn connection_builder() -> auto::Builder<Streams> {
+    let mut builder = auto::Builder::new(Streams);
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -207,6 +229,9 @@ fn connection_builder() -> auto::Builder<TokioExecutor> {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
+        // Requests here are small: what nobody reads yet is not to pile up, by connection or by stream.
+        .initial_stream_window_size(MAX_WINDOW)
+        .initial_connection_window_size(MAX_WINDOW)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
         .keep_alive_interval(HEAD_TIMEOUT)
         .keep_alive_timeout(HANDSHAKE_TIMEOUT);
@@ -236,5 +261,25 @@ impl Drop for Connection {
         if let Some(metrics) = &self.metrics {
             metrics.connections.dec();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_nobody_reads_is_given_up() {
+        let begun = Instant::now();
+        let (held, given_up) = oneshot::channel::<()>();
+        Streams.execute(async move {
+            std::future::pending::<()>().await;
+            drop(held);
+        });
+        assert!(given_up.await.is_err());
+        assert!(begun.elapsed() >= STREAM_TIMEOUT);
     }
 }

@@ -1,5 +1,5 @@
-//! A connection with deadlines that hyper does not keep: for the first byte, and for a reader that
-//! does not read.
+//! A connection with deadlines that hyper does not keep: for the first bytes, by which HTTP/1.1 is told
+//! from HTTP/2, and for a reader that does not read.
 //!
 //! Invariant: a place among the connections is held only by a peer that moves. Between these two,
 //! hyper's own head timeout and the pages' body timeout apply.
@@ -12,13 +12,19 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+/// As long as HTTP/2's preface (RFC 9113 §3.4): hyper-util waits for all of it if what came is its start,
+/// and no head timeout runs meanwhile.
+const FIRST_BYTES: usize = 24;
+
 /// A connection that is given up when its peer does not move.
 #[derive(Debug)]
 pub struct TimedIo<I> {
     io: I,
     patience: Duration,
-    /// Runs until the first byte is read.
+    /// Runs until the first bytes are read.
     silence: Option<Pin<Box<Sleep>>>,
+    /// How many of those are to come.
+    missing: usize,
     /// Runs while a write waits for the peer to read.
     stall: Option<Pin<Box<Sleep>>>,
 }
@@ -30,6 +36,7 @@ impl<I> TimedIo<I> {
             io,
             patience,
             silence: Some(Box::pin(sleep(patience))),
+            missing: FIRST_BYTES,
             stall: None,
         }
     }
@@ -57,9 +64,14 @@ impl<I: AsyncRead + Unpin> AsyncRead for TimedIo<I> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         let read = Pin::new(&mut self.io).poll_read(context, buffer);
-        if read.is_ready() {
-            self.silence = None;
+        if self.missing > 0 && read.is_ready() {
+            let came = buffer.filled().len() - before;
+            self.missing = self.missing.saturating_sub(came);
+            if self.missing == 0 {
+                self.silence = None;
+            }
         } else if let Some(silence) = &mut self.silence {
             ready!(silence.as_mut().poll(context));
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -122,11 +134,25 @@ mod tests {
 
         let (mut other, ours) = duplex(64);
         let mut ours = TimedIo::new(ours, PATIENCE);
-        other.write_u8(7).await.unwrap();
-        assert_eq!(ours.read_u8().await.unwrap(), 7);
+        other.write_all(&[7; FIRST_BYTES]).await.unwrap();
+        ours.read_exact(&mut [0; FIRST_BYTES]).await.unwrap();
         let late = tokio::time::timeout(PATIENCE * 10, ours.read_u8()).await;
         assert!(late.is_err(), "idle between requests is hyper's to bound");
         peer.shutdown().await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_stops_within_the_preface_is_given_up() {
+        let (mut peer, ours) = duplex(64);
+        let mut ours = TimedIo::new(ours, PATIENCE);
+        let limit = Instant::now() + PATIENCE;
+        for byte in b"PRI * HTTP/2.0" {
+            peer.write_u8(*byte).await.unwrap();
+            assert_eq!(ours.read_u8().await.unwrap(), *byte);
+        }
+        let stalled = ours.read_u8().await.unwrap_err();
+        assert_eq!(stalled.kind(), io::ErrorKind::TimedOut);
+        assert!(Instant::now() <= limit + Duration::from_secs(1));
     }
 
     #[tokio::test(start_paused = true)]
