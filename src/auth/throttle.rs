@@ -103,8 +103,7 @@ impl Throttle {
             wait = wait.max(tables.accounts.wait(ACCOUNT, account, now));
         }
         if !wait.is_zero() {
-            let whole = Duration::from_secs(wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
-            return Err(Throttled { retry_after: whole });
+            return Err(throttled(wait));
         }
         tables.pairs.spend(PAIR, pair, now);
         tables.addresses.spend(ADDRESS, address, now);
@@ -133,6 +132,28 @@ impl Throttle {
         known.insert(attempt.pair, now);
     }
 
+    /// Whether an address may try to exchange a token: only failures count, and together with those
+    /// at passwords. No account is named by a token that was not verified, so no account is locked.
+    pub fn ask(&self, from: IpAddr, now: Timestamp) -> Result<(), Throttled> {
+        let address = self.address(from);
+        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        match tables.addresses.wait(ADDRESS, address, now) {
+            Duration::ZERO => Ok(()),
+            wait => Err(throttled(wait)),
+        }
+    }
+
+    /// Counts an exchange that failed.
+    pub fn failed(&self, from: IpAddr, now: Timestamp) {
+        let address = self.address(from);
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.addresses.spend(ADDRESS, address, now);
+    }
+
+    fn address(&self, from: IpAddr) -> u64 {
+        xxh3_64_with_seed(&places(from).0.octets(), self.seed)
+    }
+
     /// The password was not looked at: the attempt costs nothing.
     pub fn withdraw(&self, attempt: &Attempt) {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,6 +164,11 @@ impl Throttle {
             tables.newcomers.give_back(NEWCOMER, newcomer);
         }
     }
+}
+
+fn throttled(wait: Duration) -> Throttled {
+    let whole = Duration::from_secs(wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
+    Throttled { retry_after: whole }
 }
 
 /// The address that attempts are counted by, and the network that is new or not. An IPv6 host has

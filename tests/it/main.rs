@@ -14,6 +14,8 @@ mod embedded_s3;
 #[cfg(feature = "demo")]
 mod embedded_sts;
 mod house;
+mod issuer_keys;
+mod issuers;
 #[cfg(feature = "demo")]
 mod origin_contract;
 #[cfg(feature = "demo")]
