@@ -40,7 +40,9 @@ pub use issuers::{
     IssuerKeys, IssuerSettings, Issuers, MAX_FOREIGN_TOKEN_LEN, Rights,
 };
 pub use keys::{KeyError, KeyMaterial, KeyRing, KeySettings, Secret};
-pub use oidc::{Oidc, OidcError, OidcSettings, Returned, Started, TRANSACTION_LIFE, Transaction};
+pub use oidc::{
+    LOGIN_COOKIE, Oidc, OidcError, OidcSettings, Returned, Started, TRANSACTION_LIFE, Transaction,
+};
 pub use password::{HashError, PasswordHash};
 pub use renewal::renewal_due;
 pub use revocation::{EndError, Revocations, RevocationsError};

@@ -36,6 +36,9 @@ use super::{
 };
 use crate::clock::Timestamp;
 
+/// The cookie of a log-in under way.
+pub const LOGIN_COOKIE: &str = "tilekeep_login";
+
 /// How long somebody may take at the provider.
 pub const TRANSACTION_LIFE: Duration = Duration::from_mins(10);
 

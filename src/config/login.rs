@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::section::{Item, Section, list};
 use super::session::{KeyMaterial, SessionConfig, shared_secret};
 use super::{SecretValue, WebOrigin};
-use crate::auth::{ClaimName, Scopes};
+use crate::auth::{ClaimName, LOGIN_COOKIE, Scopes};
 use crate::tile::Bounds;
 
 /// Who can log in.
@@ -114,7 +114,7 @@ impl Login {
                 "give the issuer a secret of its own",
             );
         }
-        if self.oidc.is_some() && session.cookie == crate::http::oidc::COOKIE_NAME {
+        if self.oidc.is_some() && session.cookie == LOGIN_COOKIE {
             section.refuse(
                 "oidc",
                 "uses a cookie of the name that [session] cookie has",
@@ -126,7 +126,7 @@ impl Login {
 
 impl LoginIssuer {
     fn read(item: &Item<'_>, names: &mut HashSet<String>) -> Option<Self> {
-        let section = item.table(Some("issuers[]"))?;
+        let section = item.table(None)?;
         let issuer = section.need("issuer", "write the `iss` of its JWTs", |item| {
             let issuer = item.word()?;
             if issuer == "tilekeep" {
@@ -150,18 +150,14 @@ impl LoginIssuer {
         let keys = match (section.has("jwks_url"), section.has("secret")) {
             (true, false) => url.map(IssuerKeySource::JwksUrl),
             (false, true) => secret.map(IssuerKeySource::Secret),
-            (true, true) => {
-                return item.refuse(
-                    "has a `jwks_url` and a `secret`",
-                    "keep the one that its JWTs are signed with",
-                );
-            }
-            (false, false) => {
-                return item.refuse(
-                    "has nothing to verify with",
-                    "add jwks_url = \"https://…\", or secret = { env = \"NAME\" }",
-                );
-            }
+            (true, true) => item.refuse(
+                "has a `jwks_url` and a `secret`",
+                "keep the one that its JWTs are signed with",
+            ),
+            (false, false) => item.refuse(
+                "has nothing to verify with",
+                "add jwks_url = \"https://…\", or secret = { env = \"NAME\" }",
+            ),
         };
         let (grants, trust_claims) = rights(&section);
         Some(Self {
@@ -193,15 +189,11 @@ impl LoginOidc {
             scopes
         });
         let client_secret = section.read("client_secret", Item::secret);
-        if section.has("client_secret") && client_secret.is_none() {
-            return None;
-        }
+        let name = section.read("name", short);
         Some(Self {
             client_secret,
             scopes: scopes.unwrap_or_else(|| vec!["openid".to_owned()]),
-            name: section
-                .read("name", short)
-                .unwrap_or_else(|| "single sign-on".to_owned()),
+            name: name.unwrap_or_else(|| "single sign-on".to_owned()),
             issuer: issuer?,
             client_id: client_id?,
             grants,

@@ -36,8 +36,12 @@ pub(super) async fn exchange(
         Ok(identity) => identity,
         Err(error) => {
             metrics.login_failures.inc(LoginWay::Issuer);
-            tracing::warn!(%client, reason = error.label(), "a token was not exchanged");
-            if !matches!(error, IssuerError::KeysUnavailable { .. }) {
+            let reason = error.label();
+            if matches!(error, IssuerError::KeysUnavailable { .. }) {
+                // Not its fault; and a line each would let anybody fill the log while that lasts.
+                tracing::debug!(%client, reason, "a token was not exchanged");
+            } else {
+                tracing::warn!(%client, reason, "a token was not exchanged");
                 site.throttle.failed(client, now);
             }
             return problem(&refusal(error));

@@ -22,14 +22,12 @@ use super::public::escape_query;
 use super::session::{Person, begin, same_origin};
 use super::site::{Peer, Site, html, problem};
 use crate::auth::{
-    BeginError, CookieError, CookiePolicy, Oidc, OidcError, Returned, TRANSACTION_LIFE,
-    Transaction, session_tokens_from_cookies,
+    BeginError, CookieError, CookiePolicy, LOGIN_COOKIE, Oidc, OidcError, Returned,
+    TRANSACTION_LIFE, Transaction, session_tokens_from_cookies,
 };
 use crate::clock::Timestamp;
 use crate::metrics::LoginWay;
 
-/// The cookie of a log-in under way.
-pub const COOKIE_NAME: &str = "tilekeep_login";
 const CALLBACK: &str = "/login/oidc/callback";
 /// Codes that are redeemed at one time: each is a request to the provider.
 const REDEEMING: usize = 32;
@@ -50,8 +48,8 @@ impl OidcLogin {
             oidc,
             name,
             // Of this host alone, also where the session's is of a domain.
-            plain: CookiePolicy::new(COOKIE_NAME, None, false)?,
-            secure: CookiePolicy::new(COOKIE_NAME, None, true)?,
+            plain: CookiePolicy::new(LOGIN_COOKIE, None, false)?,
+            secure: CookiePolicy::new(LOGIN_COOKIE, None, true)?,
             redeeming: Semaphore::new(REDEEMING),
         })
     }
@@ -198,7 +196,9 @@ pub(super) async fn start(
         }
         Err(error) => {
             let refusal = Refusal::Provider(error);
-            tracing::warn!(reason = refusal.label(), "a sign-in could not be begun");
+            if !matches!(refusal, Refusal::Provider(OidcError::Unreachable { .. })) {
+                tracing::error!(reason = refusal.label(), "a sign-in could not be begun");
+            }
             refused(&site, &refusal, next)
         }
     }
@@ -244,8 +244,11 @@ pub(super) async fn callback(
         let client = site.parts.front.client(peer, &headers);
         site.parts.metrics.login_failures.inc(LoginWay::Oidc);
         match refusal {
-            // Anybody can come back from nowhere, as often as they like.
-            Refusal::NotUnderWay | Refusal::Throttled(_) => {
+            // Anybody can do this as often as they like, and must not fill the log.
+            Refusal::NotUnderWay
+            | Refusal::Throttled(_)
+            | Refusal::Busy
+            | Refusal::Provider(OidcError::Unreachable { .. }) => {
                 tracing::debug!(%client, reason = refusal.label(), "a sign-in was refused");
             }
             Refusal::Provider(OidcError::ClientRefused(said) | OidcError::BadAnswer(said)) => {
@@ -271,17 +274,18 @@ async fn arrive(
     under_way: Transaction,
     now: Timestamp,
 ) -> Result<Response, Refusal> {
-    if let Some(error) = &callback.error {
-        return Err(Refusal::Said(known_word(error)));
-    }
-    let Some(code) = &callback.code else {
-        return Err(Refusal::NotUnderWay);
-    };
     let client = site.parts.front.client(peer, headers);
     // Each try is a request to the provider, and who has set out once could come back with any code.
     site.throttle
         .ask(client, now)
         .map_err(|throttled| Refusal::Throttled(throttled.retry_after))?;
+    if let Some(error) = &callback.error {
+        site.throttle.failed(client, now);
+        return Err(Refusal::Said(known_word(error)));
+    }
+    let Some(code) = &callback.code else {
+        return Err(Refusal::NotUnderWay);
+    };
     let Ok(_turn) = login.redeeming.try_acquire() else {
         return Err(Refusal::Busy);
     };

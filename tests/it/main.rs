@@ -16,6 +16,7 @@ mod embedded_sts;
 mod house;
 mod issuer_keys;
 mod issuers;
+mod oidc;
 #[cfg(feature = "demo")]
 mod origin_contract;
 #[cfg(feature = "demo")]
