@@ -10,6 +10,8 @@
 //! enough), refresh tokens (the session is ours), log-out at the provider.
 
 mod provider;
+#[cfg(test)]
+mod tests;
 mod transaction;
 
 use std::sync::{Arc, Mutex, PoisonError};

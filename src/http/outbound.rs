@@ -1,8 +1,9 @@
 //! The way out to identity providers: key sets, discovery documents, and codes to redeem.
 //!
-//! Invariant: every answer is whole within [`DEADLINE`] and [`MAX_BODY`]; no redirect is followed (a
-//! document is where the configuration or its issuer says, RFC 8414 §6.2); TLS certificates are
-//! checked against the machine's roots. Which addresses may be asked is decided where they are read.
+//! Invariant: every answer is whole within 5 s and 256 KiB; no redirect is followed (a document is
+//! where the configuration or its issuer says, RFC 8414 §6.2); TLS certificates are checked against the
+//! machine's roots. Which addresses may be asked is decided where they are read.
+//! Left out: proxies on the way out.
 
 use std::sync::Arc;
 use std::time::Duration;

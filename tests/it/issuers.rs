@@ -432,6 +432,20 @@ async fn a_server_starts_without_its_issuer_and_finds_it_later() {
 }
 
 #[tokio::test]
+async fn keys_that_come_over_a_line_that_cannot_be_trusted_are_not_taken() {
+    let pair = Pair::p256("a");
+    let publisher = Publisher::start(set(&[&pair])).await;
+    // There is no TLS at that address.
+    let url = publisher.url.replace("http://", "https://");
+    let keys = IssuerKeySource::JwksUrl(url);
+    let server = server(vec![issuer(ISSUER, keys, &[])]).await;
+    let answer = exchange(&server, &pair.sign(&person())).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(publisher.hits(), 0);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_page_of_another_site_exchanges_nothing() {
     let server = with_secret(&[]).await;
     let jwt = shared(&person());

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 use tilekeep::auth::ClaimName;
 use tilekeep::clock::Clock;
-use tilekeep::config::{LoginGrants, LoginOidc, SecretValue};
+use tilekeep::config::{LoginGrants, LoginOidc, SecretValue, WebOrigin};
 use tilekeep::origin::failing::MemoryOrigin;
 use tilekeep::tile::{Scale, TileCoord, TileFormat};
 
@@ -453,6 +453,27 @@ async fn the_providers_no_and_its_absence_are_said_in_words() {
         .await
         .json();
     assert_eq!(session["tilesets"], json!(["*"]));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn behind_https_the_journey_has_a_host_cookie_and_the_public_address() {
+    let mut provider = Provider::start();
+    let mut config = config([spec("world", TileFormat::Png)]);
+    config.login.oidc = Some(confidential(&provider));
+    config.server.public_url = Some(WebOrigin::parse("https://tiles.example.com").unwrap());
+    config.session.domain = Some("example.com".to_owned());
+    let server = support::start(config, Arc::new(MemoryOrigin::new())).await;
+    provider.register(&server);
+    let answer = server.send(Method::GET, "/login/oidc", &[], "").await;
+    let set = answer.header("set-cookie");
+    assert!(set.starts_with("__Host-tilekeep_login="), "{set}");
+    for part in ["; Secure", "; HttpOnly", "; SameSite=Lax", "; Max-Age=600"] {
+        assert!(set.contains(part), "{set}");
+    }
+    assert!(!set.contains("Domain"), "of this host alone: {set}");
+    let here = "redirect_uri=https%3A%2F%2Ftiles.example.com%2Flogin%2Foidc%2Fcallback";
+    assert!(answer.header("location").contains(here));
     server.stop().await;
 }
 

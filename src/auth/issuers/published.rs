@@ -225,3 +225,130 @@ impl<T: Send + Sync + 'static> Published<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// Publishes the number of the fetch, or nothing; each fetch waits for a permit.
+    struct Counter {
+        fetches: AtomicUsize,
+        works: std::sync::atomic::AtomicBool,
+        max_age: Option<Duration>,
+        gate: Arc<Semaphore>,
+    }
+
+    struct Way(Arc<Counter>);
+
+    impl Fetch for Way {
+        fn get(&self, _: &str) -> Fetching<Fetched> {
+            let counter = Arc::clone(&self.0);
+            Box::pin(async move {
+                let number = counter.fetches.fetch_add(1, Ordering::SeqCst) + 1;
+                counter.gate.acquire().await.unwrap().forget();
+                if !counter.works.load(Ordering::SeqCst) {
+                    return Err(FetchError {
+                        kind: FetchErrorKind::Refused,
+                        detail: String::new(),
+                    });
+                }
+                Ok(Fetched {
+                    body: Bytes::from(number.to_string()),
+                    max_age: counter.max_age,
+                })
+            })
+        }
+
+        fn send(&self, _: oauth2::HttpRequest) -> Fetching<oauth2::HttpResponse> {
+            unreachable!("nothing is sent")
+        }
+    }
+
+    fn published(max_age: Option<u64>, permits: usize) -> (Arc<Published<usize>>, Arc<Counter>) {
+        let counter = Arc::new(Counter {
+            fetches: AtomicUsize::new(0),
+            works: true.into(),
+            max_age: max_age.map(Duration::from_secs),
+            gate: Arc::new(Semaphore::new(permits)),
+        });
+        let fetch: Arc<dyn Fetch> = Arc::new(Way(Arc::clone(&counter)));
+        let read = Box::new(|bytes: &[u8]| std::str::from_utf8(bytes).ok()?.parse().ok());
+        let published = Published::new("number", "u".to_owned(), &fetch, read);
+        (Arc::new(published), counter)
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_secs(1_000_000 + seconds)
+    }
+
+    #[tokio::test]
+    async fn a_copy_is_renewed_behind_before_it_runs_out() {
+        let (published, counter) = published(None, 9);
+        assert_eq!(*published.get(at(0)).await.unwrap(), 1);
+        assert_eq!(*published.get(at(2_699)).await.unwrap(), 1);
+        assert_eq!(counter.fetches.load(Ordering::SeqCst), 1);
+        assert_eq!(
+            *published.get(at(2_700)).await.unwrap(),
+            1,
+            "not waited for"
+        );
+        while published.state().tried != Some(at(2_700)) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(*published.get(at(3_700)).await.unwrap(), 2);
+        assert_eq!(counter.fetches.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_copy_lives_as_long_as_it_says_within_reason() {
+        for (says, lives) in [(0, 300), (7_200, 7_200), (u64::MAX / 2, 86_400)] {
+            let (published, _) = published(Some(says), 9);
+            published.get(at(0)).await.unwrap();
+            let life = published.state().copy.as_ref().unwrap().life;
+            assert_eq!(life.as_secs(), lives);
+        }
+    }
+
+    #[tokio::test]
+    async fn many_who_ask_at_once_share_one_fetch_though_the_first_hangs_up() {
+        let (published, counter) = published(None, 0);
+        let mut asking = Vec::new();
+        for _ in 0..20 {
+            let published = Arc::clone(&published);
+            asking.push(tokio::spawn(async move { published.get(at(0)).await }));
+        }
+        while counter.fetches.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        for impatient in asking.drain(..10) {
+            impatient.abort();
+        }
+        counter.gate.add_permits(9);
+        for patient in asking {
+            assert_eq!(*patient.await.unwrap().unwrap(), 1);
+        }
+        assert_eq!(counter.fetches.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_cannot_be_renewed_serves_for_a_day_and_no_longer() {
+        let (published, counter) = published(None, 99);
+        published.get(at(0)).await.unwrap();
+        counter.works.store(false, Ordering::SeqCst);
+        for seconds in [3_600, 3_629, 3_630, 86_399] {
+            assert_eq!(*published.get(at(seconds)).await.unwrap(), 1);
+        }
+        // At 3600 and 3630 and 86399, not in between.
+        assert_eq!(counter.fetches.load(Ordering::SeqCst), 4);
+        assert!(published.get(at(86_400)).await.is_err());
+        counter.works.store(true, Ordering::SeqCst);
+        assert!(published.get(at(86_429)).await.is_ok());
+        // A clock that is set back does not stop the fetches.
+        let newer = published.newer(at(0)).await.unwrap();
+        assert_eq!(*newer, 6);
+    }
+}
