@@ -6,6 +6,7 @@
 
 #[cfg(feature = "demo")]
 mod demo;
+mod login;
 mod tls;
 
 use std::io;
@@ -21,7 +22,7 @@ pub use self::demo::{DemoOptions, demo};
 use self::tls::TlsError;
 use crate::auth::{
     CookieError, KeyError, KeyMaterial, KeyRing, KeySettings, NoRandomness, OpenError, Scheme,
-    Secret, SessionSettings, Sessions, Users, UsersError,
+    Secret, SessionSettings, Sessions, Throttle, Users, UsersError,
 };
 use crate::aws::{AssumeRole, Aws, AwsError, AwsSettings, CredentialSource};
 use crate::cache::{
@@ -194,9 +195,18 @@ impl App {
             clock,
             metrics: metrics.clone(),
         });
+        let (issuers, oidc) =
+            login::other_ways(&config, parts.sessions.keys(), &metrics, &parts.clock)?;
+        let throttle = match &users {
+            Some(users) => users.throttle(),
+            None => Arc::new(Throttle::new()?),
+        };
         let site = Site {
             parts: parts.clone(),
             users,
+            issuers,
+            oidc,
+            throttle,
             demo: provided.demo,
         };
         let admin_parts = AdminParts {

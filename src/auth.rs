@@ -1,4 +1,5 @@
-//! Who may see a tile: session tokens, the keys that sign them, log-in and revocation.
+//! Who may see a tile: session tokens, the keys that sign them, log-in (by password, by another
+//! issuer's token, at an identity provider) and revocation.
 //!
 //! A request brings a token (a cookie or a bearer). [`Sessions::authorize`] turns it into a
 //! [`Session`], and [`Session::permits`] answers for each tile. Invariant: no `Session` exists
@@ -10,8 +11,10 @@
 mod claims;
 mod cookie;
 mod issued;
+mod issuers;
 mod keys;
 mod known;
+mod oidc;
 mod password;
 mod renewal;
 mod revocation;
@@ -32,7 +35,14 @@ pub use cookie::{
     session_tokens_from_cookies,
 };
 pub use issued::{BeginError, IssuedSession, RenewError};
+pub use issuers::{
+    ClaimName, Fetch, FetchError, FetchErrorKind, Fetched, Fetching, Identity, IssuerError,
+    IssuerKeys, IssuerSettings, Issuers, MAX_FOREIGN_TOKEN_LEN, Rights,
+};
 pub use keys::{KeyError, KeyMaterial, KeyRing, KeySettings, Secret};
+pub use oidc::{
+    LOGIN_COOKIE, Oidc, OidcError, OidcSettings, Returned, Started, TRANSACTION_LIFE, Transaction,
+};
 pub use password::{HashError, PasswordHash};
 pub use renewal::renewal_due;
 pub use revocation::{EndError, Revocations, RevocationsError};

@@ -8,6 +8,7 @@
 mod aws;
 mod cache;
 mod item;
+mod login;
 mod not_yet;
 mod problem;
 mod secret;
@@ -27,11 +28,12 @@ use crate::tile::Access;
 
 pub use aws::{AssumeRole, Aws};
 pub use cache::{CacheConfig, OriginConfig};
+pub use login::{IssuerKeySource, Login, LoginGrants, LoginIssuer, LoginOidc};
 pub use problem::{ConfigProblems, Problem};
 pub use secret::SecretValue;
 pub use section::Surroundings;
 pub use server::{Server, Tls};
-pub use session::{KeyMaterial, Login, SessionConfig, SessionKey};
+pub use session::{KeyMaterial, SessionConfig, SessionKey};
 pub use tilesets::TilesetConfig;
 pub use web_origin::{WebOrigin, WebOriginError};
 
@@ -123,7 +125,7 @@ impl Config {
                     ),
                     format!("{REMEDY}, or make every tileset access = \"public\""),
                 );
-            } else if login.has("users_file") {
+            } else if Login::is_asked_for(login) {
                 session.refuse(
                     "keys",
                     "is empty or missing, but [login] needs a key to sign with",
@@ -141,9 +143,10 @@ impl Config {
                 );
             }
         }
-        if !login.has("users_file") {
+        if !Login::is_asked_for(login) {
             return;
         }
+        self.login.check(login, &self.session);
         let mut keys = self.session.keys.iter();
         if !self.session.keys.is_empty() && !keys.any(|key| key.material.signs()) {
             session.refuse(

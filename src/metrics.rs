@@ -205,6 +205,34 @@ label_enum! {
     }
 }
 
+label_enum! {
+    /// How somebody logs in.
+    pub enum LoginWay {
+        /// Name and password.
+        Password = "password",
+        /// Another issuer's token, exchanged.
+        Issuer = "issuer",
+        /// At an identity provider.
+        Oidc = "oidc",
+    }
+}
+
+label_enum! {
+    /// How a request to an identity provider ended.
+    pub enum IdentityAnswer {
+        /// It answered.
+        Answered = "answered",
+        /// No connection, or none that can be trusted.
+        Unreachable = "unreachable",
+        /// No answer in time.
+        Deadline = "deadline",
+        /// An answer that is not what was asked for.
+        Refused = "refused",
+        /// More than such an answer has.
+        TooLarge = "too_large",
+    }
+}
+
 /// Every metric there is.
 #[derive(Debug)]
 pub struct Metrics {
@@ -228,9 +256,11 @@ pub struct Metrics {
     /// `accept()` failures, each followed by a pause.
     pub accept_errors: IntCounter,
     /// Log-ins that were refused.
-    pub login_failures: IntCounter,
+    pub login_failures: CounterBy<LoginWay>,
     /// Log-ins that succeeded.
-    pub logins: IntCounter,
+    pub logins: CounterBy<LoginWay>,
+    /// Requests to identity providers.
+    pub identity_requests: CounterBy<IdentityAnswer>,
     /// Events of the disk tier.
     pub disk: CounterBy<DiskEvent>,
     /// Bytes in the memory tier, as it accounts for them.
@@ -308,12 +338,19 @@ impl Metrics {
                 "tilekeep_accept_errors_total",
                 "Failures to accept a connection; each is followed by a pause.",
             ),
-            login_failures: counter(
+            login_failures: CounterBy::new(
                 r,
                 "tilekeep_login_failures_total",
                 "Log-ins that were refused.",
+                "way",
             ),
-            logins: counter(r, "tilekeep_logins_total", "Log-ins that succeeded."),
+            logins: CounterBy::new(r, "tilekeep_logins_total", "Log-ins that succeeded.", "way"),
+            identity_requests: CounterBy::new(
+                r,
+                "tilekeep_identity_requests_total",
+                "Requests to identity providers, by how they ended.",
+                "outcome",
+            ),
             disk: CounterBy::new(
                 r,
                 "tilekeep_disk_events_total",

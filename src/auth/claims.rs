@@ -76,9 +76,7 @@ pub struct Claims {
 impl Claims {
     /// The first claim whose value no session can have, by name.
     pub(super) fn unacceptable(&self) -> Option<&'static str> {
-        let bad = |text: &str, max: usize| {
-            text.is_empty() || text.len() > max || text.chars().any(char::is_control)
-        };
+        let bad = |text: &str, max| !is_label(text, max);
         let maybe_bad =
             |text: &Option<String>, max| text.as_deref().is_some_and(|text| bad(text, max));
         if bad(&self.sub, MAX_SUB_LEN) {
@@ -105,6 +103,21 @@ impl Claims {
     pub(super) fn is_ours(&self) -> bool {
         self.iss.as_deref() == Some(OWN_ISSUER)
     }
+}
+
+/// 1 to `max` bytes that can stand in a log.
+fn is_label(text: &str, max: usize) -> bool {
+    !text.is_empty() && text.len() <= max && !text.chars().any(char::is_control)
+}
+
+/// Whether a session can be of this person.
+pub(super) fn is_sub(text: &str) -> bool {
+    is_label(text, MAX_SUB_LEN)
+}
+
+/// Whether a quota class can have this name.
+pub(super) fn is_quota(text: &str) -> bool {
+    is_label(text, MAX_QUOTA_LEN)
 }
 
 /// The rights that a person gets at log-in.
@@ -194,7 +207,7 @@ impl Scopes {
 }
 
 /// A `NumericDate`: an integer, or a fraction cut off. Nothing below zero, nothing that is no time.
-fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+pub(super) fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Number {
@@ -215,7 +228,9 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> 
     }
 }
 
-fn maybe_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+pub(super) fn maybe_seconds<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u64>, D::Error> {
     seconds(deserializer).map(Some)
 }
 

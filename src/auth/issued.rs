@@ -36,6 +36,9 @@ impl fmt::Debug for IssuedSession {
 /// Why a session was not begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BeginError {
+    /// They proved who they are longer ago than `max_ttl`.
+    #[error("the log-in that it rests on is older than the longest session")]
+    TooLongAgo,
     /// The token could not be made.
     #[error(transparent)]
     Mint(#[from] MintError),

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use aws_lc_rs::error::Unspecified;
+use aws_lc_rs::hkdf;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
 
 use super::{NoRandomness, hex, random};
@@ -224,6 +226,22 @@ impl KeyRing {
     /// Whether this server can issue sessions, or only read other people's.
     pub fn can_sign(&self) -> bool {
         self.signer().is_some()
+    }
+
+    /// A key for another purpose from each key that signs, the signer's first: nodes that share session
+    /// keys share these too, and nothing made with one is ever a token's signature (RFC 5869 §3.2).
+    pub(super) fn derive(&self, purpose: &[u8]) -> Result<Vec<[u8; 32]>, Unspecified> {
+        let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"tilekeep");
+        let signing = self.keys.iter().filter_map(|key| key.signs.as_ref());
+        signing
+            .map(|key| {
+                let mut derived = [0; 32];
+                let from = salt.extract(key.as_bytes());
+                from.expand(&[purpose], hkdf::HKDF_SHA256)?
+                    .fill(&mut derived)?;
+                Ok(derived)
+            })
+            .collect()
     }
 
     /// The ids, in order.

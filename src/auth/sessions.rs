@@ -118,15 +118,32 @@ impl Sessions {
         grants: &Grants,
         now: Timestamp,
     ) -> Result<IssuedSession, BeginError> {
+        self.begin_since(sub, grants, now, now)
+    }
+
+    /// Begins a session for somebody who proved who they are at `auth_time`, elsewhere: `max_ttl`
+    /// counts from then. A time still to come is now.
+    pub fn begin_since(
+        &self,
+        sub: &str,
+        grants: &Grants,
+        auth_time: Timestamp,
+        now: Timestamp,
+    ) -> Result<IssuedSession, BeginError> {
+        let auth_time = auth_time.min(now);
+        let last = auth_time + self.max_ttl;
+        if last <= now {
+            return Err(BeginError::TooLongAgo);
+        }
         let claims = Claims {
             sub: sub.to_owned(),
-            exp: (now + self.ttl.min(self.max_ttl)).secs(),
+            exp: (now + self.ttl).min(last).secs(),
             iat: Some(now.secs()),
             nbf: None,
             jti: Some(id()?),
             iss: Some(OWN_ISSUER.to_owned()),
             sid: Some(id()?),
-            auth_time: Some(now.secs()),
+            auth_time: Some(auth_time.secs()),
             tilesets: grants.tilesets.clone(),
             scope: grants.scope.clone(),
             maxzoom: grants.maxzoom,
@@ -288,6 +305,19 @@ mod tests {
         assert!(session.scopes().contains(Scope::Sign));
         assert_eq!(session.claims().sid.as_deref().map(str::len), Some(32));
         assert_ne!(begin(&sessions).claims.sid, issued.claims.sid);
+    }
+
+    #[test]
+    fn who_proved_themselves_elsewhere_has_max_ttl_from_then_and_never_longer() {
+        let sessions = sessions(None);
+        let begin = |auth_time| sessions.begin_since("ada", &grants(), auth_time, at(10 * HOUR));
+        let issued = begin(at(HOUR / 2)).unwrap();
+        assert_eq!(issued.claims.auth_time, Some(START + HOUR / 2));
+        assert_eq!(issued.expires_at, at(10 * HOUR + HOUR / 2));
+        assert_eq!(begin(at(0)).unwrap_err(), BeginError::TooLongAgo);
+        let from_the_future = begin(at(20 * HOUR)).unwrap();
+        assert_eq!(from_the_future.claims.auth_time, Some(START + 10 * HOUR));
+        assert_eq!(from_the_future.expires_at, at(11 * HOUR));
     }
 
     #[test]

@@ -155,6 +155,28 @@ impl Throttle {
         known.insert(attempt.pair, now);
     }
 
+    /// Whether an address may try to exchange a token: only failures count, and together with those
+    /// at passwords. No account is named by a token that was not verified, so no account is locked.
+    pub fn ask(&self, from: IpAddr, now: Timestamp) -> Result<(), Throttled> {
+        let address = self.address(from);
+        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        match tables.addresses.wait(ADDRESS, address, now) {
+            Duration::ZERO => Ok(()),
+            wait => Err(Throttled::after(wait)),
+        }
+    }
+
+    /// Counts an exchange that failed.
+    pub fn failed(&self, from: IpAddr, now: Timestamp) {
+        let address = self.address(from);
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.addresses.spend(ADDRESS, address, now);
+    }
+
+    fn address(&self, from: IpAddr) -> u64 {
+        xxh3_64_with_seed(&places(from).0.octets(), self.seed)
+    }
+
     /// The password was not looked at: the attempt costs nothing.
     pub fn withdraw(&self, attempt: &Attempt) {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);

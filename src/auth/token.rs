@@ -11,8 +11,9 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, Header, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::keys::{Key, KeyRing};
 use super::{AuthError, Claims, Session};
@@ -42,17 +43,20 @@ pub enum MintError {
 
 /// The part of a JOSE header that decides anything (RFC 7515 §4.1).
 #[derive(Deserialize)]
-struct TokenHeader {
-    alg: String,
+pub(super) struct TokenHeader {
+    pub(super) alg: String,
     #[serde(default)]
-    kid: Option<String>,
+    pub(super) kid: Option<String>,
+    /// What kind of token it says it is.
+    #[serde(default)]
+    pub(super) typ: Option<String>,
     /// Extensions that must be understood; none is (RFC 7515 §4.1.11).
     #[serde(default)]
-    crit: Option<serde::de::IgnoredAny>,
+    pub(super) crit: Option<serde::de::IgnoredAny>,
 }
 
 impl TokenHeader {
-    fn of(token: &str) -> Option<Self> {
+    pub(super) fn of(token: &str) -> Option<Self> {
         let (header, rest) = token.split_once('.')?;
         // Exactly three parts; a JWE has five.
         (rest.bytes().filter(|byte| *byte == b'.').count() == 1).then_some(())?;
@@ -140,20 +144,31 @@ fn verify_with(key: &Key, header: &TokenHeader, token: &str) -> Result<Session, 
     if header.alg != algorithm_name(key.algorithm()) {
         return Err(AuthError::WrongAlgorithm);
     }
-    let mut only_signature = Validation::new(key.algorithm());
+    let claims = signed_claims(token, key.verifies(), key.algorithm())?;
+    let signed_part = token.rsplit_once('.').map_or(token, |(part, _)| part);
+    Session::new(claims, signed_part).ok_or(AuthError::Malformed)
+}
+
+/// The payload of a token whose signature is this key's, by this algorithm and no other. Nothing
+/// else is looked at.
+pub(super) fn signed_claims<T: DeserializeOwned>(
+    token: &str,
+    key: &DecodingKey,
+    algorithm: Algorithm,
+) -> Result<T, AuthError> {
+    let mut only_signature = Validation::new(algorithm);
     only_signature.required_spec_claims = HashSet::new();
     only_signature.validate_exp = false;
     only_signature.validate_nbf = false;
     only_signature.validate_aud = false;
-    let verified = jsonwebtoken::decode::<Claims>(token, key.verifies(), &only_signature).map_err(
-        |error| match error.kind() {
+    let verified = jsonwebtoken::decode::<T>(token, key, &only_signature).map_err(|error| {
+        match error.kind() {
             ErrorKind::InvalidSignature => AuthError::BadSignature,
             ErrorKind::InvalidAlgorithm => AuthError::WrongAlgorithm,
             _ => AuthError::Malformed,
-        },
-    )?;
-    let signed_part = token.rsplit_once('.').map_or(token, |(part, _)| part);
-    Session::new(verified.claims, signed_part).ok_or(AuthError::Malformed)
+        }
+    })?;
+    Ok(verified.claims)
 }
 
 fn algorithm_name(algorithm: Algorithm) -> &'static str {

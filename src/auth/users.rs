@@ -76,7 +76,7 @@ struct Inner {
     loaded: RwLock<Arc<Loaded>>,
     /// The state of the file that was last read, well or not.
     seen: Mutex<Option<Stamp>>,
-    throttle: Throttle,
+    throttle: Arc<Throttle>,
     /// Whoever runs or waits.
     admitted: Arc<Semaphore>,
     running: Arc<Semaphore>,
@@ -154,7 +154,7 @@ impl Users {
             path,
             loaded: RwLock::new(Arc::new(Loaded::new(users)?)),
             seen: Mutex::new(seen),
-            throttle: Throttle::new()?,
+            throttle: Arc::new(Throttle::new()?),
             admitted: Arc::new(Semaphore::new(RUNNING + WAITING)),
             running: Arc::new(Semaphore::new(RUNNING)),
             hashes: AtomicU64::new(0),
@@ -213,6 +213,11 @@ impl Users {
     /// How many passwords were hashed so far.
     pub fn hashes(&self) -> u64 {
         self.0.hashes.load(Ordering::Relaxed)
+    }
+
+    /// How often an address may try; other ways in count their failures here too.
+    pub fn throttle(&self) -> Arc<Throttle> {
+        Arc::clone(&self.0.throttle)
     }
 
     /// Whether somebody has this name.

@@ -7,14 +7,12 @@ pub(super) const WHAT: &str = "is not built in this version yet";
 pub(super) const REMEDY: &str = "remove it";
 
 /// Section (`*` for any name), key, and the value that it is about: empty for any.
-const NOT_YET: [(&str, &str, &str); 9] = [
+const NOT_YET: [(&str, &str, &str); 7] = [
     ("", "cloudfront", ""),
     ("", "cluster", ""),
     ("", "events", ""),
     ("", "publish", ""),
     ("", "quotas", ""),
-    ("login", "issuers", ""),
-    ("login", "oidc", ""),
     ("tilesets.*", "archive", ""),
     ("tilesets.*", "delivery", "redirect"),
 ];

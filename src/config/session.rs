@@ -1,7 +1,6 @@
-//! `[session]` and `[login]`: the cookie, the keys that sign and verify, and who can log in.
+//! `[session]`: the cookie, and the keys that sign and verify.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::SecretValue;
@@ -201,7 +200,7 @@ impl SessionKey {
     }
 }
 
-fn shared_secret(item: &Item<'_>) -> Option<SecretValue> {
+pub(super) fn shared_secret(item: &Item<'_>) -> Option<SecretValue> {
     let secret = item.secret()?;
     if secret.expose().len() < MIN_SECRET {
         return item.refuse(
@@ -226,19 +225,4 @@ fn pem(item: &Item<'_>, label: &str) -> Option<SecretValue> {
         format!("is not PEM with `BEGIN {label}`"),
         "make one: openssl genpkey -algorithm ed25519 -out KEY.pem; openssl pkey -in KEY.pem -pubout -out PUBLIC.pem",
     )
-}
-
-/// Who can log in.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Login {
-    /// The people whom the page at `/login` knows; readable when the configuration was read.
-    pub users_file: Option<PathBuf>,
-}
-
-impl Login {
-    pub(super) fn read(section: &Section<'_>) -> Self {
-        Self {
-            users_file: section.read("users_file", Item::readable),
-        }
-    }
 }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod login;
 mod rules;
 
 /// The smallest configuration that is right. Its sections stand in the order in which tests add to them.

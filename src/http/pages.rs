@@ -26,10 +26,19 @@ pub struct LoginPage<'a> {
     pub error: Option<&'a str>,
     /// Whether there are users with passwords, and so a form to fill in.
     pub password: bool,
-    /// Where the identity provider's log-in starts, when there is one.
-    pub oidc_url: Option<&'a str>,
+    /// The identity provider's log-in, when there is one.
+    pub oidc: Option<OidcLink<'a>>,
     /// Whether this is `tilekeep demo`, whose log-in is no secret.
     pub demo: bool,
+}
+
+/// The way to an identity provider's log-in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OidcLink<'a> {
+    /// Where it starts: a path with its query.
+    pub url: String,
+    /// What the button calls it.
+    pub name: &'a str,
 }
 
 impl LoginPage<'_> {
@@ -366,7 +375,7 @@ mod tests {
             username: "",
             error: None,
             password: true,
-            oidc_url: None,
+            oidc: None,
             demo: false,
         }
     }

@@ -51,6 +51,13 @@ pub enum HttpError {
     WrongPassword,
     /// A session that another than this server issued.
     NotRenewable,
+    /// Another issuer's token that is not exchanged for a session; in words.
+    TokenRefused(&'static str),
+    /// An identity provider that cannot be asked at this moment.
+    IdentityProvider {
+        /// When to come back.
+        retry_after: Duration,
+    },
     /// Too many.
     TooMany {
         /// When to come back.
@@ -73,7 +80,10 @@ impl HttpError {
         match self {
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Malformed(_) | Self::BadRequest(_) | Self::BadPurge(_) => StatusCode::BAD_REQUEST,
-            Self::Unauthorized(_) | Self::WrongPassword => StatusCode::UNAUTHORIZED,
+            Self::Unauthorized(_) | Self::WrongPassword | Self::TokenRefused(_) => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::IdentityProvider { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::UnknownTileset
             | Self::UnknownPage
             | Self::WrongExtension(_)
@@ -106,7 +116,10 @@ impl HttpError {
             | Self::BadRequest(_)
             | Self::TooLarge
             | Self::BadPurge(_) => Answer::Malformed,
-            Self::Unauthorized(_) | Self::WrongPassword => Answer::Unauthorized,
+            Self::Unauthorized(_) | Self::WrongPassword | Self::TokenRefused(_) => {
+                Answer::Unauthorized
+            }
+            Self::IdentityProvider { .. } => Answer::Other,
             Self::UnknownTileset
             | Self::UnknownPage
             | Self::WrongExtension(_)
@@ -163,6 +176,10 @@ impl HttpError {
             Self::NotRenewable => {
                 "This session was not issued here: whoever issued it renews it.".into()
             }
+            Self::TokenRefused(what) => (*what).into(),
+            Self::IdentityProvider { .. } => {
+                "The identity provider cannot be reached. Try again shortly.".into()
+            }
             Self::TooMany { .. } => "Too many requests. Wait as long as Retry-After says.".into(),
             Self::Origin { kind, .. } => match kind {
                 OriginErrorKind::Denied => {
@@ -187,7 +204,9 @@ impl HttpError {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::TooMany { retry_after } => Some(*retry_after),
+            Self::TooMany { retry_after } | Self::IdentityProvider { retry_after } => {
+                Some(*retry_after)
+            }
             Self::Origin { retry_after, .. } => Some(retry_after.unwrap_or(Duration::from_secs(2))),
             _ => None,
         }
@@ -217,6 +236,10 @@ impl HttpError {
         if matches!(self, Self::WrongPassword) {
             // RFC 9110 §15.5.2: a 401 carries a challenge.
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if matches!(self, Self::TokenRefused(_)) {
+            let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+            headers.insert(WWW_AUTHENTICATE, challenge);
         }
         if let Self::Unauthorized(error) = self {
             // RFC 6750 §3: no error code where there were no credentials.

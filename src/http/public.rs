@@ -362,13 +362,23 @@ impl PublicParts {
                 by_cookie: false,
             });
         }
-        let cookies = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
-        let tokens = session_tokens_from_cookies(cookies, self.front.cookie(peer, headers).name());
-        let session = self.sessions.authorize_cookies(&tokens, now)?;
+        let session = self.authorize_cookie(peer, headers, now)?;
         Ok(Caller {
             session,
             by_cookie: true,
         })
+    }
+
+    /// Whose session a request's cookie is, whatever else it brings.
+    pub(super) fn authorize_cookie(
+        &self,
+        peer: IpAddr,
+        headers: &HeaderMap,
+        now: Timestamp,
+    ) -> Result<Arc<Session>, AuthError> {
+        let cookies = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+        let tokens = session_tokens_from_cookies(cookies, self.front.cookie(peer, headers).name());
+        self.sessions.authorize_cookies(&tokens, now)
     }
 }
 
@@ -406,7 +416,7 @@ pub fn unauthorized(error: AuthError, uri: &Uri, headers: &HeaderMap) -> (Respon
 
 /// A path as the value of a query parameter: everything but unreserved characters and slashes is
 /// escaped (RFC 3986 §2.3).
-fn escape_query(text: &str) -> String {
+pub(super) fn escape_query(text: &str) -> String {
     use std::fmt::Write as _;
     text.bytes()
         .fold(String::with_capacity(text.len()), |mut escaped, byte| {

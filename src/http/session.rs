@@ -2,7 +2,8 @@
 //!
 //! Invariant (against CSRF): a write with a cookie, and every log-in, comes from this very origin
 //! (`Sec-Fetch-Site: same-origin`) or from a listed one; a program that sends neither header may log
-//! in with a JSON body and no cookie. `same-site` alone is not enough: a sister domain may be hostile.
+//! in with a JSON body or a bearer and no cookie: no page of another site can send either without
+//! asking first. `same-site` alone is not enough: a sister domain may be hostile.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,20 +13,24 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, COOKIE, LOCATION, ORIGIN, SET_COOKIE};
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, LOCATION, ORIGIN, SET_COOKIE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::exchange::exchange;
 use super::pages::LoginPage;
 use super::problem::HttpError;
 use super::public::Caller;
 use super::site::{Peer, Site, html, problem};
 use crate::auth::{
-    AuthError, Claims, Grants, IssuedSession, LoginError, RenewError, Secret, Session,
-    session_tokens_from_cookies,
+    AuthError, BeginError, Claims, Grants, IssuedSession, LoginError, RenewError, Secret, Session,
+    bearer_token, session_tokens_from_cookies,
 };
 use crate::clock::Timestamp;
+use crate::metrics::LoginWay;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
@@ -59,9 +64,13 @@ pub(super) async fn log_in(
         .trim_ascii();
     let is_json = media_type.eq_ignore_ascii_case(b"application/json");
     let is_form = media_type.eq_ignore_ascii_case(b"application/x-www-form-urlencoded");
-    if !site.may_write(&headers, is_json) {
+    let bearer = headers
+        .get(AUTHORIZATION)
+        .and_then(|value| bearer_token(value.as_bytes()));
+    if !site.may_write(&headers, is_json || bearer.is_some()) {
         return problem(&HttpError::CrossSite);
     }
+    let now = site.parts.clock.now();
     let credentials = if is_json {
         serde_json::from_slice::<Credentials>(&body).ok()
     } else if is_form {
@@ -75,11 +84,14 @@ pub(super) async fn log_in(
         next,
     }) = credentials
     else {
+        // A proxy may put a bearer of its own beside a password; a password goes first.
+        if let Some(token) = bearer.filter(|_| !site.issuers.is_empty()) {
+            return exchange(&site, peer, &headers, token, now).await;
+        }
         return problem(&HttpError::BadRequest(
-            "Send `username` and `password` as JSON or as a form, with its Content-Type.",
+            "Send `username` and `password` as JSON or as a form, with its Content-Type, or a configured issuer's JWT as `Authorization: Bearer`.",
         ));
     };
-    let now = site.parts.clock.now();
     let client = site.parts.front.client(peer, &headers);
     let checked = match &site.users {
         Some(users) => {
@@ -91,17 +103,28 @@ pub(super) async fn log_in(
     };
     match checked {
         Ok(grants) => {
-            site.parts.metrics.logins.inc();
+            site.parts.metrics.logins.inc(LoginWay::Password);
             tracing::info!(user = %username.escape_debug(), %client, "logged in");
             let place = if is_form {
                 Some(same_origin(&next))
             } else {
                 None
             };
-            begin(&site, peer, &headers, &username, &grants, place, now).await
+            let person = Person {
+                sub: &username,
+                grants: &grants,
+                auth_time: now,
+            };
+            match begin(&site, peer, &headers, person, place, now).await {
+                Ok(response) => response,
+                Err(error) => {
+                    tracing::error!(%error, "a session could not be begun");
+                    problem(&HttpError::Internal)
+                }
+            }
         }
         Err(error) => {
-            site.parts.metrics.login_failures.inc();
+            site.parts.metrics.login_failures.inc(LoginWay::Password);
             log_refusal(users_name(&site, &username), client, &error);
             if is_form {
                 refused_page(&site, &error, &username, &next)
@@ -112,22 +135,25 @@ pub(super) async fn log_in(
     }
 }
 
-async fn begin(
+/// Somebody who has proved who they are.
+pub(super) struct Person<'a> {
+    pub(super) sub: &'a str,
+    pub(super) grants: &'a Grants,
+    /// When they did.
+    pub(super) auth_time: Timestamp,
+}
+
+/// Begins a session, sets its cookie and ends the one before: with a page's way on, or as JSON.
+pub(super) async fn begin(
     site: &Site,
     peer: IpAddr,
     headers: &HeaderMap,
-    username: &str,
-    grants: &Grants,
+    person: Person<'_>,
     place: Option<&str>,
     now: Timestamp,
-) -> Response {
-    let issued = match site.parts.sessions.begin(username, grants, now) {
-        Ok(issued) => issued,
-        Err(error) => {
-            tracing::error!(%error, "a session could not be begun");
-            return problem(&HttpError::Internal);
-        }
-    };
+) -> Result<Response, BeginError> {
+    let sessions = &site.parts.sessions;
+    let issued = sessions.begin_since(person.sub, person.grants, person.auth_time, now)?;
     let mut response = match place {
         Some(place) => {
             let mut response = StatusCode::SEE_OTHER.into_response();
@@ -139,18 +165,14 @@ async fn begin(
     };
     set_cookie(site, peer, headers, &issued, now, &mut response);
     // Another person on the same browser: the last one's tiles must not be theirs to see.
-    let before = site
-        .parts
-        .authorize(peer, headers, now)
-        .ok()
-        .filter(|caller| caller.by_cookie);
-    if let Some(before) = before.filter(|before| before.session.sub() != username) {
-        if let Err(error) = site.parts.sessions.end(&before.session, now).await {
+    let before = site.parts.authorize_cookie(peer, headers, now).ok();
+    if let Some(before) = before.filter(|before| before.sub() != person.sub) {
+        if let Err(error) = sessions.end(&before, now).await {
             tracing::error!(%error, "the session before could not be ended");
         }
         clear_cache(&mut response);
     }
-    response
+    Ok(response)
 }
 
 /// `GET /session`.
@@ -232,14 +254,15 @@ pub(super) async fn log_out(
 }
 
 impl Site {
-    /// Whether a request that changes something may: see the module's invariant.
-    fn may_write(&self, headers: &HeaderMap, is_json: bool) -> bool {
+    /// Whether a request that changes something may: see the module's invariant. `preflighted`: another
+    /// site's page could not send it without a browser asking here first.
+    fn may_write(&self, headers: &HeaderMap, preflighted: bool) -> bool {
         let origin = headers.get(ORIGIN);
         let listed = self.parts.cors.allows(origin);
         match headers.get(SEC_FETCH_SITE) {
             Some(site) => site == "same-origin" || listed,
             None if origin.is_some() => listed,
-            None => is_json && !headers.contains_key(COOKIE),
+            None => preflighted && !headers.contains_key(COOKIE),
         }
     }
 

@@ -23,8 +23,8 @@ use super::pages::{IndexPage, IndexTileset, LoginPage, MapPage, MapTileset};
 use super::problem::HttpError;
 use super::public::{PublicParts, unauthorized};
 use super::shield::shielded;
-use super::{assets, encoding, session};
-use crate::auth::{Session, Users};
+use super::{assets, encoding, oidc, session};
+use crate::auth::{Issuers, Session, Throttle, Users};
 use crate::tile::{Access, Tileset, tilejson};
 
 /// A log-in's body at most: a name, a password and where to go.
@@ -40,6 +40,12 @@ pub struct Site {
     pub parts: Arc<PublicParts>,
     /// Who can log in with a password.
     pub users: Option<Users>,
+    /// Whose tokens are exchanged for sessions.
+    pub issuers: Issuers,
+    /// The identity provider, if there is one.
+    pub oidc: Option<oidc::OidcLogin>,
+    /// How often an address may fail, whichever way it tries.
+    pub throttle: Arc<Throttle>,
     /// Whether this is `tilekeep demo`.
     pub demo: bool,
 }
@@ -49,6 +55,8 @@ pub fn router(site: Arc<Site>) -> Router {
     Router::new()
         .route("/", get(index))
         .route("/login", get(login))
+        .route("/login/oidc", get(oidc::start))
+        .route("/login/oidc/callback", get(oidc::callback))
         .route("/map", get(map))
         .route("/healthz", get(|| async { ([no_store()], "ok\n") }))
         .route(
@@ -122,13 +130,13 @@ impl Site {
         }
     }
 
-    pub(super) fn login_page<'a>(&self, next: &'a str) -> LoginPage<'a> {
+    pub(super) fn login_page<'a>(&'a self, next: &'a str) -> LoginPage<'a> {
         LoginPage {
             next,
             username: "",
             error: None,
             password: self.users.is_some(),
-            oidc_url: None,
+            oidc: self.oidc.as_ref().map(|login| login.link(next)),
             demo: self.demo,
         }
     }

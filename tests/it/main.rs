@@ -16,6 +16,9 @@ mod embedded_s3;
 mod embedded_sts;
 mod endings;
 mod house;
+mod issuer_keys;
+mod issuers;
+mod oidc;
 #[cfg(feature = "demo")]
 mod origin_contract;
 #[cfg(feature = "demo")]

@@ -228,8 +228,6 @@ pub(super) const RULES: &[(&str, &str)] = &[
     ("[cluster]\nredis = 'redis://u:p@h'", "cluster:1"),
     ("[events]\nsqs_queue_url = 'q'", "events:1"),
     ("[publish]\nadmin_urls = []", "publish:1"),
-    ("[login.oidc]\nissuer = 'i'", "login.oidc:1"),
-    ("[[login.issuers]]\nissuer = 'i'", "login.issuers:1"),
     ("delivery = 'redirect'", "tilesets.w.delivery:1"),
     (
         "[tilesets.w2]\nbucket = 'b'\narchive = 'w.pmtiles'",
