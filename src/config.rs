@@ -7,6 +7,7 @@
 
 mod aws;
 mod cache;
+mod cluster;
 mod item;
 mod not_yet;
 mod problem;
@@ -27,6 +28,7 @@ use crate::tile::Access;
 
 pub use aws::{AssumeRole, Aws};
 pub use cache::{CacheConfig, OriginConfig};
+pub use cluster::ClusterConfig;
 pub use problem::{ConfigProblems, Problem};
 pub use secret::SecretValue;
 pub use section::Surroundings;
@@ -53,6 +55,8 @@ pub struct Config {
     pub login: Login,
     /// `[aws]`.
     pub aws: Aws,
+    /// `[cluster]`; none: this node is alone.
+    pub cluster: Option<ClusterConfig>,
     /// `[tilesets.*]` in the order of the file, at least one.
     pub tilesets: Vec<TilesetConfig>,
 }
@@ -90,6 +94,7 @@ impl Config {
             login: Login::read(&login),
             tilesets: tilesets::read(&mut tilesets, &aws),
             aws,
+            cluster: ClusterConfig::read(&root.section("cluster")),
         };
         // A tileset that was refused is not in `config`, but its name is right.
         if let Some(name) = &config.server.default_tileset
