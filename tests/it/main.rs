@@ -7,6 +7,7 @@
 
 mod caches;
 mod cli;
+mod cluster;
 mod config;
 mod disk;
 #[cfg(feature = "demo")]
