@@ -17,8 +17,8 @@
 //! | `since` | since when (milliseconds) this Redis has kept the above |
 //!
 //! Left out on purpose: what an ending or a purge means. [`Node`] is what the rest of the server does about them;
-//! this module knows neither sessions nor caches. Quota counters are not here yet: they would be a third
-//! conversation beside those in [`Link::converse`], with a queue of their own like [`Cluster::announce`]'s.
+//! this module knows neither sessions nor caches. Quota counters are not here yet: they would be a fourth
+//! conversation beside those in `Link::converse`, with a queue of their own like [`Cluster::announce`]'s.
 
 mod address;
 mod connection;

@@ -1,6 +1,6 @@
 //! What nodes share, wired: sessions and caches on this side, Redis on the other.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub(super) fn open(
 }
 
 fn disk(config: &Config) -> Option<&Path> {
-    let folder = config.cache.disk_path.as_ref().map(PathBuf::as_path);
+    let folder = config.cache.disk_path.as_deref();
     folder.filter(|_| config.cache.disk > 0)
 }
 

@@ -84,6 +84,7 @@ impl Sessions {
     }
 
     /// With other nodes that are told of endings.
+    #[must_use]
     pub fn announcing_to(self, others: Option<Box<dyn Announce>>) -> Self {
         Self { others, ..self }
     }

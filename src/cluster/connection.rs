@@ -37,7 +37,7 @@ pub(super) enum Trouble {
     #[error("{0}")]
     Io(#[from] io::Error),
     /// Redis refuses, or speaks something else.
-    #[error("{0}")]
+    #[error("{}", short(.0))]
     Redis(#[from] RedisError),
     /// More endings than the queue holds: everything is compared anew.
     #[error("more endings at once than the queue holds")]
@@ -45,6 +45,12 @@ pub(super) enum Trouble {
     /// The runtime is ending.
     #[error("the server is stopping")]
     Stopping,
+}
+
+/// What an error says, without what somebody may have put into Redis.
+fn short(error: &RedisError) -> String {
+    let text: String = error.to_string().chars().take(200).collect();
+    text.escape_debug().to_string()
 }
 
 /// A connection.

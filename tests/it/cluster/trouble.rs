@@ -260,11 +260,24 @@ async fn a_password_is_asked_for_and_stands_in_no_log() {
     // With one subscriber alone, a line that another test's thread logs first would count as heard by nobody.
     let _second = tracing::Dispatch::new(subscriber());
     let heard = tracing::subscriber::set_default(subscriber());
-    let options = ["--requirepass", "hunter2"];
-    let mut redis = Redis::start_with(&options, ":hunter2@").await;
+    // The rights that the README asks for, and no more.
+    let readme = include_str!("../../../README.md");
+    let rights = readme.split_once("`+ping").unwrap().1;
+    let rights = format!("+ping{}", rights.split_once('`').unwrap().0);
+    let mut options = vec!["--user", "default", "off"];
+    options.extend(["--user", "tile", "on", ">hunter2", "~test:*"]);
+    options.extend(rights.split_ascii_whitespace());
+    let mut redis = Redis::start_with(&options, "tile:hunter2@").await;
     let a = member(&redis.url()).await;
     assert_eq!(a.reach().await, "connected");
-    let wrong = format!("redis://:hunter3@127.0.0.1:{}", redis.port());
+    let session = a.log_in().await;
+    a.log_out(&session).await;
+    assert_eq!(
+        a.purge(r#"{"tileset":"world"}"#).await.json()["cluster"],
+        "sent"
+    );
+    assert_eq!(a.events("lost").await, 0);
+    let wrong = format!("redis://tile:hunter3@127.0.0.1:{}", redis.port());
     let b = member(&wrong).await;
     assert_eq!(b.reach().await, "away");
     redis.kill();
