@@ -48,6 +48,9 @@ const ENDINGS_QUEUE: usize = 1024;
 const PURGES_QUEUE: usize = 8;
 /// How long a log-out waits for Redis to have it.
 const ENDING_PATIENCE: Duration = Duration::from_millis(250);
+/// And then for the nodes that Redis tells of it in the same moment: they take a millisecond or two. Nobody says
+/// when they have it, but who has logged out should not find a door open that is about to close.
+const ENDING_GRACE: Duration = Duration::from_millis(25);
 /// And a purge, which an operator is told of.
 const PURGE_PATIENCE: Duration = Duration::from_secs(2);
 /// Pauses between attempts to reach Redis.
@@ -233,7 +236,9 @@ impl Cluster {
             taken,
         };
         if self.endings.try_send(letter).is_ok() {
-            let _ = timeout(ENDING_PATIENCE, told).await;
+            if let Ok(Ok(())) = timeout(ENDING_PATIENCE, told).await {
+                sleep(ENDING_GRACE).await;
+            }
         } else {
             self.shared.owing.store(true, Ordering::Release);
             self.shared.event(ClusterEvent::QueueFull, 1);

@@ -360,6 +360,29 @@ mod tests {
         assert_eq!(followed(None, before).resume(back).0.id, id(NOW - DAY));
     }
 
+    #[tokio::test]
+    async fn what_is_written_down_is_the_place_of_the_time_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("followed");
+        let mut followed = followed(file.to_str(), Some((NOW, NOW)));
+        let first = followed.place;
+        let mut later = async |at| {
+            followed.place = Some(Place {
+                id: id(at),
+                seen: at,
+            });
+            followed.write_down().await;
+            let soon = read(&file);
+            followed.written = followed.written.checked_sub(WRITE_EVERY).unwrap();
+            followed.write_down().await;
+            (soon, read(&file), followed.place)
+        };
+        let (soon, written, second) = later(NOW + 1).await;
+        assert_eq!((soon, written), (None, first));
+        let (soon, written, _) = later(NOW + 2).await;
+        assert_eq!((soon, written), (first, second));
+    }
+
     #[test]
     fn the_place_is_read_as_it_was_written_and_rubbish_is_none() {
         let folder = tempfile::tempdir().unwrap();
