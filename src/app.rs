@@ -4,6 +4,7 @@
 //! shutdown. `tilekeep serve` and `tilekeep demo` differ only in where keys, users and AWS
 //! credentials come from ([`Provided`]).
 
+mod cluster;
 #[cfg(feature = "demo")]
 mod demo;
 mod login;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 #[cfg(feature = "demo")]
 pub use self::demo::{DemoOptions, demo};
@@ -87,6 +89,9 @@ pub enum AppError {
     /// TLS.
     #[error("[server] tls: {0}")]
     Tls(#[from] TlsError),
+    /// TLS to Redis.
+    #[error("[cluster] {0}")]
+    Cluster(#[from] crate::cluster::TlsError),
     /// No randomness.
     #[error(transparent)]
     Random(#[from] NoRandomness),
@@ -128,6 +133,7 @@ pub struct App {
     grace: Duration,
     addresses: Addresses,
     metrics: Arc<Metrics>,
+    sharing: Option<JoinHandle<()>>,
 }
 
 /// Where a server listens.
@@ -175,7 +181,9 @@ impl App {
             None => Box::pin(s3_origin(&config, provided.credentials)).await?,
         };
         let cache = tile_cache(&config, origin, clock.clone(), metrics.clone()).await?;
-        let sessions = sessions(&config, provided.keys, &clock)?;
+        let (others, link) = cluster::open(&config, &clock, &metrics)?.unzip();
+        let sessions = sessions(&config, provided.keys, &clock)?
+            .announcing_to(others.as_ref().map(cluster::announcing));
         let users = match (provided.users, &config.login.users_file) {
             (Some(users), _) => Some(users),
             (None, Some(path)) => Some(Users::open(path)?),
@@ -213,6 +221,7 @@ impl App {
             metrics: metrics.clone(),
             cache: cache.clone(),
             tilesets: parts.tilesets.clone(),
+            others: others.clone(),
             shutdown: ending.clone(),
             listen: addresses.admin,
             token: config
@@ -223,6 +232,17 @@ impl App {
         };
         let grace = config.server.shutdown_grace;
         let (admin_shutdown, admin_ending) = shutdown::channel();
+        let sharing = match others.as_ref().zip(link) {
+            Some(ends) => {
+                let here = cluster::Here {
+                    sessions: parts.sessions.clone(),
+                    cache: cache.clone(),
+                    tilesets: parts.tilesets.clone(),
+                };
+                Some(cluster::start(ends, here, admin_ending.clone()).await)
+            }
+            None => None,
+        };
         let server = |listener, tls, shutdown, limits, metrics| Server {
             listener,
             tls,
@@ -245,6 +265,7 @@ impl App {
             grace,
             addresses,
             metrics,
+            sharing,
         })
     }
 
@@ -291,6 +312,10 @@ impl App {
             tokio::time::Instant::now()
         };
         let (asked, ..) = tokio::join!(asked, ended, admin);
+        // It has ended with the admin side; only what it was just writing down may take a moment.
+        if let Some(sharing) = self.sharing {
+            let _ = tokio::time::timeout(Duration::from_secs(1), sharing).await;
+        }
         let left = grace.saturating_sub(asked.elapsed());
         if let Some(disk) = self.cache.disk() {
             disk.close(left.max(Duration::from_secs(1))).await;

@@ -45,9 +45,9 @@ pub use oidc::{
 };
 pub use password::{HashError, PasswordHash};
 pub use renewal::renewal_due;
-pub use revocation::{EndError, Revocations, RevocationsError};
+pub use revocation::{EndError, EndedMany, Revocations, RevocationsError};
 pub use session::{Permission, RevocationId, Session};
-pub use sessions::{OpenError, SessionSettings, Sessions};
+pub use sessions::{Announce, OpenError, SessionSettings, Sessions};
 pub use throttle::{Attempt, Throttle, Throttled};
 pub use token::{LEEWAY, MAX_TOKEN_LEN, MintError, Unverified};
 pub use users::{LoginError, User, Users};

@@ -7,6 +7,7 @@
 
 mod aws;
 mod cache;
+mod cluster;
 mod item;
 mod login;
 mod not_yet;
@@ -28,6 +29,7 @@ use crate::tile::Access;
 
 pub use aws::{AssumeRole, Aws};
 pub use cache::{CacheConfig, OriginConfig};
+pub use cluster::ClusterConfig;
 pub use login::{IssuerKeySource, Login, LoginGrants, LoginIssuer, LoginOidc};
 pub use problem::{ConfigProblems, Problem};
 pub use secret::SecretValue;
@@ -55,6 +57,8 @@ pub struct Config {
     pub login: Login,
     /// `[aws]`.
     pub aws: Aws,
+    /// `[cluster]`; none: this node is alone.
+    pub cluster: Option<ClusterConfig>,
     /// `[tilesets.*]` in the order of the file, at least one.
     pub tilesets: Vec<TilesetConfig>,
 }
@@ -92,6 +96,7 @@ impl Config {
             login: Login::read(&login),
             tilesets: tilesets::read(&mut tilesets, &aws),
             aws,
+            cluster: ClusterConfig::read(&root.section("cluster")),
         };
         // A tileset that was refused is not in `config`, but its name is right.
         if let Some(name) = &config.server.default_tileset

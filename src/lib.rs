@@ -25,6 +25,7 @@
 //!
 //! [`app`] puts the parts together, and is the only module that knows them all. Arrows point one way:
 //! `main → cli → app → http → {auth, cache} → origin → tile`; [`metrics`] and [`clock`] are leaves.
+//! [`cluster`] carries what nodes share, and knows none of them.
 
 pub mod app;
 pub mod auth;
@@ -32,6 +33,7 @@ pub mod aws;
 pub mod cache;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod embedded_s3;

@@ -81,6 +81,42 @@ impl<L: Label> CounterBy<L> {
     }
 }
 
+/// A counter for each pair of words of two closed sets.
+#[derive(Debug, Clone)]
+pub struct CounterByTwo<A, B> {
+    each: Vec<CounterBy<B>>,
+    words: PhantomData<A>,
+}
+
+impl<A: Label, B: Label> CounterByTwo<A, B> {
+    fn new(registry: &Registry, name: &str, help: &str, labels: [&str; 2]) -> Self {
+        let vec = IntCounterVec::new(Opts::new(name, help), &labels).expect("a valid metric");
+        let counter = |a: &A, b: &B| vec.with_label_values(&[a.label(), b.label()]);
+        let row = |a| CounterBy {
+            each: B::ALL.iter().map(|b| counter(a, b)).collect(),
+            words: PhantomData,
+        };
+        let each = A::ALL.iter().map(row).collect();
+        registry
+            .register(Box::new(vec))
+            .expect("a metric is registered once");
+        Self {
+            each,
+            words: PhantomData,
+        }
+    }
+
+    /// Counts several.
+    pub fn add(&self, first: A, second: B, count: u64) {
+        self.each[first.index()].add(second, count);
+    }
+
+    /// What has been counted.
+    pub fn get(&self, first: A, second: B) -> u64 {
+        self.each[first.index()].get(second)
+    }
+}
+
 /// Lifts a counter to a total that is kept elsewhere; counters never go back.
 pub fn follow(counter: &IntCounter, total: u64) {
     counter.inc_by(total.saturating_sub(counter.get()));
@@ -218,6 +254,16 @@ label_enum! {
 }
 
 label_enum! {
+    /// What nodes tell each other.
+    pub enum Message {
+        /// A session was ended.
+        Ending = "ending",
+        /// Tiles were purged.
+        Purge = "purge",
+    }
+}
+
+label_enum! {
     /// How a request to an identity provider ended.
     pub enum IdentityAnswer {
         /// It answered.
@@ -230,6 +276,34 @@ label_enum! {
         Refused = "refused",
         /// More than such an answer has.
         TooLarge = "too_large",
+    }
+}
+
+label_enum! {
+    /// Which way.
+    pub enum Direction {
+        /// To the others.
+        Sent = "sent",
+        /// From the others.
+        Received = "received",
+    }
+}
+
+label_enum! {
+    /// Trouble between nodes.
+    pub enum ClusterEvent {
+        /// The connection to Redis was lost, or was not there at the start.
+        Lost = "lost",
+        /// One more attempt to reach it failed.
+        AttemptFailed = "attempt_failed",
+        /// More was to be told than the queue holds.
+        QueueFull = "queue_full",
+        /// What was in Redis is nothing that a node writes.
+        Ignored = "ignored",
+        /// Ended sessions of other nodes found no room.
+        NoRoom = "no_room",
+        /// Redis no longer knew all purges of the time when this node was away.
+        PurgesMissed = "purges_missed",
     }
 }
 
@@ -281,6 +355,12 @@ pub struct Metrics {
     pub fills_in_flight: IntGauge,
     /// Failed background revalidations.
     pub revalidation_failures: IntCounter,
+    /// Whether Redis is there.
+    pub cluster_connected: IntGauge,
+    /// What nodes told each other.
+    pub cluster_messages: CounterByTwo<Message, Direction>,
+    /// Trouble between nodes.
+    pub cluster_events: CounterBy<ClusterEvent>,
 }
 
 impl Metrics {
@@ -398,6 +478,23 @@ impl Metrics {
                 r,
                 "tilekeep_revalidation_failures_total",
                 "Revalidations behind an answer that failed.",
+            ),
+            cluster_connected: gauge(
+                r,
+                "tilekeep_cluster_connected",
+                "Whether what nodes share goes through Redis: 1, or 0 while it is away or none is configured.",
+            ),
+            cluster_messages: CounterByTwo::new(
+                r,
+                "tilekeep_cluster_messages_total",
+                "What nodes told each other.",
+                ["kind", "direction"],
+            ),
+            cluster_events: CounterBy::new(
+                r,
+                "tilekeep_cluster_events_total",
+                "Trouble between nodes.",
+                "event",
             ),
             registry,
         }

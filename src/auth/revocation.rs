@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use super::revocation_file::RevocationFile;
 use super::{RevocationId, Session};
@@ -19,6 +20,11 @@ use crate::clock::Timestamp;
 
 /// Most entries kept: about 50 MB of memory, and as much of disk.
 const MAX_ENTRIES: usize = 1_000_000;
+/// What [`Revocations::end_many`] leaves free, one part in so many: whoever fills the table from elsewhere must
+/// not keep people here from logging out.
+const RESERVE: usize = 4;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Why a session could not be ended for good.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +68,15 @@ pub enum RevocationsError {
 struct Entry {
     until: Timestamp,
     written: bool,
+}
+
+/// What became of sessions that were ended elsewhere.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EndedMany {
+    /// Not known here before, or not until as late; refused from now on.
+    pub new: usize,
+    /// Not ended here: the table has no room for more from elsewhere.
+    pub full: usize,
 }
 
 /// What was ended, in memory and, with a path, in a file.
@@ -143,16 +158,61 @@ impl Revocations {
         let Some(file) = file.as_mut() else {
             return Ok(());
         };
-        self.write(file, id, until, now)
+        self.write(file, &[(id, until)], now)
             .map_err(|source| EndError::NotWritten {
                 path: file.path().to_owned(),
                 source,
-            })?;
-        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = entries.get_mut(&id) {
-            entry.written = true;
+            })
+    }
+
+    /// Ends what was ended elsewhere: one wait for the disk for all of them. Blocking. Where the file cannot be
+    /// written they are ended here all the same, and whoever told them tells them again after a restart.
+    pub fn end_many(&self, endings: &[(RevocationId, Timestamp)], now: Timestamp) -> EndedMany {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ended = EndedMany::default();
+        let mut unwritten = Vec::new();
+        {
+            let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+            let room = self.capacity - self.capacity / RESERVE;
+            if entries.len() + endings.len() > room {
+                entries.retain(|_, entry| entry.until > now);
+            }
+            for &(id, until) in endings {
+                let known = entries.get(&id).copied();
+                // Others count whole seconds: what is later by less is the same.
+                let later = known.is_none_or(|known| until.since(known.until) >= SECOND);
+                match known {
+                    None if entries.len() >= room => {
+                        ended.full += 1;
+                        continue;
+                    }
+                    Some(known) if !later && known.written => continue,
+                    _ => {}
+                }
+                ended.new += usize::from(later);
+                let until = known.map_or(until, |known| known.until.max(until));
+                let written = file.is_none();
+                entries.insert(id, Entry { until, written });
+                unwritten.push((id, until));
+            }
         }
-        Ok(())
+        if unwritten.is_empty() {
+            return ended;
+        }
+        self.epoch.fetch_add(1, Ordering::Release);
+        if let Some(file) = file.as_mut()
+            && let Err(error) = self.write(file, &unwritten, now)
+        {
+            tracing::error!(%error, path = %file.path().display(), "sessions ended on other nodes were not written");
+        }
+        ended
+    }
+
+    /// Everything that is ended and not yet past.
+    pub fn all(&self, now: Timestamp) -> Vec<(RevocationId, Timestamp)> {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let live = entries.iter().filter(|(_, entry)| entry.until > now);
+        live.map(|(id, entry)| (*id, entry.until)).collect()
     }
 
     /// How many entries are kept.
@@ -166,16 +226,31 @@ impl Revocations {
         self.len() == 0
     }
 
-    /// Appends, or, when most of the file is past, writes it anew.
+    /// Appends, or, when most of the file is past, writes it anew; and remembers that these are written.
     fn write(
         &self,
         file: &mut RevocationFile,
-        id: RevocationId,
-        until: Timestamp,
+        new: &[(RevocationId, Timestamp)],
+        now: Timestamp,
+    ) -> std::io::Result<()> {
+        self.put_down(file, new, now)?;
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        for (id, _) in new {
+            if let Some(entry) = entries.get_mut(id) {
+                entry.written = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn put_down(
+        &self,
+        file: &mut RevocationFile,
+        new: &[(RevocationId, Timestamp)],
         now: Timestamp,
     ) -> std::io::Result<()> {
         if !file.is_due_for_compaction(self.len()) {
-            return file.append(id, until);
+            return file.append(new);
         }
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|_, entry| entry.until > now);
@@ -187,15 +262,13 @@ impl Revocations {
         if file.is_due_for_compaction(live.len()) {
             file.compact(&live)
         } else {
-            file.append(id, until)
+            file.append(new)
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_secs(1_000);
@@ -283,6 +356,77 @@ mod tests {
                 ended.fetch_add(1, Ordering::Release);
             }
         });
+    }
+
+    #[test]
+    fn what_was_ended_elsewhere_is_ended_here_and_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ended");
+        let revocations = Revocations::open(Some(&path), NOW).unwrap();
+        let (ada, bob) = (session("1"), session("2"));
+        assert!(!revocations.has_ended(&ada) && !revocations.has_ended(&bob));
+        let both = [(ada.revocation_id(), LATER), (bob.revocation_id(), LATER)];
+        let ended = revocations.end_many(&both, NOW);
+        assert_eq!(ended, EndedMany { new: 2, full: 0 });
+        assert!(revocations.has_ended(&ada) && revocations.has_ended(&bob));
+        let again = revocations.end_many(&both, NOW);
+        assert_eq!(again, EndedMany::default(), "known");
+        drop(revocations);
+        let reopened = Revocations::open(Some(&path), NOW).unwrap();
+        assert!(reopened.has_ended(&session("1")) && reopened.has_ended(&session("2")));
+        assert_eq!(reopened.all(NOW).len(), 2);
+        assert_eq!(reopened.all(LATER), [], "past");
+    }
+
+    #[test]
+    fn an_end_that_others_know_by_whole_seconds_is_no_later_end() {
+        let revocations = Revocations::open(None, NOW).unwrap();
+        let id = session("1").revocation_id();
+        let until = Timestamp::from_millis(1_999_001);
+        revocations.end(id, until, NOW).unwrap();
+        let rounded = revocations.end_many(&[(id, LATER)], NOW);
+        assert_eq!((rounded.new, revocations.all(NOW)), (0, vec![(id, until)]));
+        let earlier = revocations.end_many(&[(id, NOW + SECOND)], NOW);
+        assert_eq!((earlier.new, revocations.all(NOW)), (0, vec![(id, until)]));
+        let later = LATER + SECOND;
+        assert_eq!(revocations.end_many(&[(id, later)], NOW).new, 1);
+        assert_eq!(revocations.all(NOW), [(id, later)]);
+    }
+
+    #[test]
+    fn a_batch_that_could_not_be_written_holds_and_is_written_when_it_is_told_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ended");
+        let revocations = Revocations::open(Some(&path), NOW).unwrap();
+        let ada = session("1");
+        let told = [(ada.revocation_id(), LATER)];
+        revocations.file.lock().unwrap().as_mut().unwrap().fail = 1;
+        revocations.end_many(&told, NOW);
+        assert!(revocations.has_ended(&ada));
+        revocations.end_many(&told, NOW);
+        drop(revocations);
+        let reopened = Revocations::open(Some(&path), NOW).unwrap();
+        assert!(reopened.has_ended(&ada));
+    }
+
+    #[test]
+    fn others_cannot_take_the_room_for_endings_of_this_node() {
+        let mut revocations = Revocations::open(None, NOW).unwrap();
+        revocations.capacity = 8;
+        let flood: Vec<_> = (0..20)
+            .map(|n| (RevocationId::from_bits(n), LATER))
+            .collect();
+        let ended = revocations.end_many(&flood, NOW);
+        assert_eq!(ended, EndedMany { new: 6, full: 14 });
+        let ada = session("1");
+        revocations.end(ada.revocation_id(), LATER, NOW).unwrap();
+        assert!(revocations.has_ended(&ada));
+        let more = [(RevocationId::from_bits(99), LATER + SECOND)];
+        assert_eq!(
+            revocations.end_many(&more, LATER).full,
+            0,
+            "the expired made room"
+        );
     }
 
     #[test]

@@ -95,13 +95,15 @@ impl RevocationFile {
         self.lines > SMALL && self.lines > live.saturating_mul(2)
     }
 
-    /// Adds one entry and waits for the disk.
-    pub(super) fn append(&mut self, id: RevocationId, until: Timestamp) -> io::Result<()> {
+    /// Adds entries and waits for the disk, once.
+    pub(super) fn append(&mut self, entries: &[(RevocationId, Timestamp)]) -> io::Result<()> {
         let mut text = String::new();
         if self.torn {
             text.push('\n');
         }
-        text.push_str(&line(id, until));
+        for (id, until) in entries {
+            text.push_str(&line(*id, *until));
+        }
         self.torn = true;
         #[cfg(test)]
         if self.fail > 0 {
@@ -112,7 +114,7 @@ impl RevocationFile {
         self.file.write_all(text.as_bytes())?;
         self.file.sync_data()?;
         self.torn = false;
-        self.lines += 1;
+        self.lines += entries.len();
         Ok(())
     }
 
@@ -265,7 +267,7 @@ mod tests {
                 [&id(1)],
                 "torn at {end}"
             );
-            file.append(id(3), LATER).unwrap();
+            file.append(&[(id(3), LATER)]).unwrap();
             drop(file);
             let (_file, entries) = open(&path);
             assert!(entries.contains_key(&id(1)) && entries.contains_key(&id(3)));
@@ -287,10 +289,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ended");
         let (mut file, _) = open(&path);
-        file.append(id(1), LATER).unwrap();
+        file.append(&[(id(1), LATER)]).unwrap();
         file.fail = 1;
-        file.append(id(2), LATER).unwrap_err();
-        file.append(id(3), LATER).unwrap();
+        file.append(&[(id(2), LATER)]).unwrap_err();
+        file.append(&[(id(3), LATER)]).unwrap();
         drop(file);
         let read = read(&File::open(&path).unwrap()).unwrap().unwrap();
         assert!(read.entries.contains_key(&id(1)) && read.entries.contains_key(&id(3)));

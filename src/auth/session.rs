@@ -57,15 +57,23 @@ impl RevocationId {
         Self(id)
     }
 
+    /// From the bits that [`RevocationId::bits`] gives.
+    pub const fn from_bits(bits: u128) -> Self {
+        Self(bits.to_be_bytes())
+    }
+
+    /// It as a number: what other nodes are told. `Display` writes the same in hexadecimal digits.
+    pub const fn bits(self) -> u128 {
+        u128::from_be_bytes(self.0)
+    }
+
     /// From the text that `Display` makes: 32 hexadecimal digits.
     pub fn parse(text: &str) -> Option<Self> {
         let digits = text.as_bytes();
         if digits.len() != 32 || !digits.iter().all(u8::is_ascii_hexdigit) {
             return None;
         }
-        u128::from_str_radix(text, 16)
-            .ok()
-            .map(|id| Self(id.to_be_bytes()))
+        u128::from_str_radix(text, 16).ok().map(Self::from_bits)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use super::renewal::{RenewalGate, renewal_due, renewed_until};
 use super::revocation::RevocationsError;
 use super::{
     AuthError, BeginError, Claims, CookieTokens, EndError, Grants, IssuedSession, KeyRing, LEEWAY,
-    MAX_TOKEN_LEN, MintError, NoRandomness, RenewError, Revocations, Session, hex, random,
+    MAX_TOKEN_LEN, MintError, NoRandomness, RenewError, RevocationId, Revocations, Session, hex,
+    random,
 };
 use crate::clock::Timestamp;
 
@@ -44,6 +46,17 @@ pub enum OpenError {
     Random(#[from] NoRandomness),
 }
 
+/// Tells other nodes of an ending, once it holds here. It takes a moment at most, and cannot fail: whoever cannot
+/// be told now asks [`Revocations::all`] later.
+pub trait Announce: Send + Sync {
+    /// Tells them.
+    fn announce(
+        &self,
+        id: RevocationId,
+        until: Timestamp,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}
+
 /// All that this server knows of sessions.
 pub struct Sessions {
     keys: KeyRing,
@@ -52,6 +65,7 @@ pub struct Sessions {
     known: KnownTokens,
     revocations: Arc<Revocations>,
     renewals: RenewalGate,
+    others: Option<Box<dyn Announce>>,
 }
 
 impl Sessions {
@@ -65,7 +79,14 @@ impl Sessions {
             known: KnownTokens::new(settings.known_tokens)?,
             revocations: Arc::new(revocations),
             renewals: RenewalGate::default(),
+            others: None,
         })
+    }
+
+    /// With other nodes that are told of endings.
+    #[must_use]
+    pub fn announcing_to(self, others: Option<Box<dyn Announce>>) -> Self {
+        Self { others, ..self }
     }
 
     /// The session of this token. A token that was verified before costs a look-up; whether it has
@@ -187,18 +208,23 @@ impl Sessions {
     }
 
     /// Ends the session: every token of its `sid`, else of its `jti`, else this very token is refused
-    /// from the next request on. Waits for the disk on a blocking thread.
+    /// from the next request on. Waits for the disk on a blocking thread, and a moment for other nodes.
     pub async fn end(&self, session: &Session, now: Timestamp) -> Result<(), EndError> {
         let (id, until) = (session.revocation_id(), self.family_ends(session, now));
         let revocations = Arc::clone(&self.revocations);
         let write = move || revocations.end(id, until, now);
-        match tokio::task::spawn_blocking(write).await {
+        let done = match tokio::task::spawn_blocking(write).await {
             Ok(done) => done,
             Err(failed) => match failed.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(_) => Err(EndError::Stopping),
             },
+        };
+        // What is not in the file has been ended all the same.
+        if let (Ok(()) | Err(EndError::NotWritten { .. }), Some(others)) = (&done, &self.others) {
+            others.announce(id, until).await;
         }
+        done
     }
 
     /// What was ended: for other nodes' endings, and for metrics.

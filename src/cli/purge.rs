@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Failure, block_on, print};
+use crate::cluster::Handed;
 use crate::http::purge::{MAX_TILES, PurgeReport, PurgeRequest};
 
 /// The environment variable with the admin token.
@@ -84,17 +85,30 @@ pub(super) fn run(args: PurgeArgs) -> Result<(), Failure> {
     };
     let report = block_on(send(&args.admin, &request))??;
     if args.json {
-        return print(&serde_json::to_string(&report).unwrap_or_default());
-    }
-    let done = if request.soft {
-        "marked stale"
+        print(&serde_json::to_string(&report).unwrap_or_default())?;
     } else {
-        "dropped"
-    };
-    print(&format!(
-        "{done}: {} in memory, {} on disk",
-        report.memory, report.disk
-    ))
+        let done = if request.soft {
+            "marked stale"
+        } else {
+            "dropped"
+        };
+        let others = match report.cluster {
+            Some(Handed::Sent) => "; the other nodes were told",
+            Some(Handed::Unreachable) | None => "",
+        };
+        print(&format!(
+            "{done}: {} in memory, {} on disk{others}",
+            report.memory, report.disk
+        ))?;
+    }
+    match report.cluster {
+        Some(Handed::Unreachable) => Err(Failure::Failed(
+            "the other nodes were not told: this node does not reach its Redis. Purge again when it is back, or \
+             purge each node by its own --admin"
+                .to_owned(),
+        )),
+        Some(Handed::Sent) | None => Ok(()),
+    }
 }
 
 fn read_tiles(path: &std::path::Path) -> Result<Vec<String>, Failure> {

@@ -7,9 +7,8 @@ pub(super) const WHAT: &str = "is not built in this version yet";
 pub(super) const REMEDY: &str = "remove it";
 
 /// Section (`*` for any name), key, and the value that it is about: empty for any.
-const NOT_YET: [(&str, &str, &str); 7] = [
+const NOT_YET: [(&str, &str, &str); 6] = [
     ("", "cloudfront", ""),
-    ("", "cluster", ""),
     ("", "events", ""),
     ("", "publish", ""),
     ("", "quotas", ""),

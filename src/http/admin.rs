@@ -29,6 +29,7 @@ use super::site::{for_router, problem};
 use crate::auth::{AuthError, bearer_token};
 use crate::cache::DiskStats;
 use crate::cache::TileCache;
+use crate::cluster::Cluster;
 use crate::metrics::{DiskEvent, Label as _, Metrics, follow};
 use crate::shutdown::Shutdown;
 use crate::tile::Tilesets;
@@ -49,6 +50,8 @@ pub struct AdminParts {
     pub cache: TileCache,
     /// What can be purged.
     pub tilesets: Tilesets,
+    /// Other nodes, where there are any.
+    pub others: Option<Cluster>,
     /// Not ready from the moment the end was asked for.
     pub shutdown: Shutdown,
     /// Where it listens: an address that a client may name.
@@ -165,7 +168,8 @@ async fn healthz() -> Response {
         .into_response()
 }
 
-/// Whether new requests should come here: not while it is ending.
+/// Whether new requests should come here: not while it is ending. A node that has lost Redis stays ready, and
+/// says so.
 async fn readyz(State(parts): State<Arc<AdminParts>>) -> Response {
     let ending = parts.shutdown.is_asked();
     let status = if ending {
@@ -173,7 +177,11 @@ async fn readyz(State(parts): State<Arc<AdminParts>>) -> Response {
     } else {
         StatusCode::OK
     };
-    let body = json!({ "ready": !ending, "ending": ending }).to_string();
+    let mut body = json!({ "ready": !ending, "ending": ending });
+    if let Some(others) = &parts.others {
+        body["cluster"] = others.reach().label().into();
+    }
+    let body = body.to_string();
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),

@@ -1,7 +1,8 @@
 //! `POST /purge` on the admin side: what it asks for, and which keys that is.
 //!
 //! In effect on this node before the answer returns: a tile that was asked for before is fetched or
-//! revalidated when it is asked for again, also where a fetch was under way.
+//! revalidated when it is asked for again, also where a fetch was under way. Other nodes apply the same request
+//! by the same [`apply`].
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,8 +18,9 @@ use serde::{Deserialize, Serialize};
 use super::admin::AdminParts;
 use super::problem::HttpError;
 use super::site::problem;
-use crate::cache::Purge;
-use crate::tile::{Bounds, KeySpace, TileCoord, TileKey};
+use crate::cache::{Purge, TileCache};
+use crate::cluster::Handed;
+use crate::tile::{Bounds, KeySpace, TileCoord, TileKey, Tilesets};
 
 /// At most this many tiles in one list; more are more requests, or an area.
 pub const MAX_TILES: usize = 100_000;
@@ -56,6 +58,18 @@ pub struct PurgeReport {
     pub memory: u64,
     /// Entries on disk.
     pub disk: u64,
+    /// Whether other nodes will do the same; `None` where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<Handed>,
+}
+
+/// Why nothing was purged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PurgeRefusal {
+    /// This server has no such tileset.
+    UnknownTileset,
+    /// It cannot be understood.
+    Malformed(String),
 }
 
 /// `POST /purge`.
@@ -70,45 +84,72 @@ pub(super) async fn purge(
         Ok(request) => request,
         Err(error) => return problem(&HttpError::BadPurge(error.to_string())),
     };
-    let (tileset, soft) = (request.tileset.clone(), request.soft);
-    let Some(known) = parts.tilesets.get(&tileset) else {
-        let names: Vec<&str> = parts.tilesets.iter().map(|t| t.name()).collect();
-        let names = names.join(", ");
-        return problem(&HttpError::BadPurge(format!(
-            "no tileset `{tileset}`; there are: {names}"
-        )));
-    };
-    let version = request.version.as_deref().or(known.version());
-    let filter = match Filter::new(KeySpace::new(&tileset, version), &request) {
-        Ok(filter) => filter,
-        Err(what) => return problem(&HttpError::BadPurge(what)),
-    };
-    let cache = parts.cache.clone();
+    let (cache, tilesets) = (parts.cache.clone(), parts.tilesets.clone());
     // Looking at every entry takes a while.
     let purged = tokio::task::spawn_blocking(move || {
-        let purge = if soft { Purge::Soft } else { Purge::Hard };
-        cache.purge(purge, |key| filter.matches(*key))
+        let applied = apply(&cache, &tilesets, &request);
+        (request, applied)
     });
-    let Ok(purged) = purged.await else {
+    let (request, mut report) = match purged.await {
+        Ok((request, Ok(report))) => (request, report),
+        Ok((request, Err(refusal))) => {
+            return problem(&HttpError::BadPurge(said(&parts, &request, refusal)));
+        }
         // The runtime is ending: nobody waits for this answer any more.
-        return problem(&HttpError::Internal);
+        Err(_) => return problem(&HttpError::Internal),
     };
-    let report = PurgeReport {
-        memory: purged.memory,
-        disk: purged.disk,
-    };
-    tracing::info!(
-        tileset,
-        soft,
-        memory = report.memory,
-        disk = report.disk,
-        "purged"
-    );
+    log(&request, &report, "this node");
+    if let Some(others) = &parts.others {
+        let request = serde_json::to_string(&request).unwrap_or_default();
+        report.cluster = Some(others.purge(request).await);
+    }
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
     (headers, serde_json::to_string(&report).unwrap_or_default()).into_response()
+}
+
+/// Purges. It looks at every entry, and waits for a disk tier that is just starting: blocking.
+pub fn apply(
+    cache: &TileCache,
+    tilesets: &Tilesets,
+    request: &PurgeRequest,
+) -> Result<PurgeReport, PurgeRefusal> {
+    let known = tilesets.get(&request.tileset);
+    let known = known.ok_or(PurgeRefusal::UnknownTileset)?;
+    let version = request.version.as_deref().or(known.version());
+    let filter = Filter::new(KeySpace::new(known.name(), version), request)
+        .map_err(PurgeRefusal::Malformed)?;
+    let purge = if request.soft {
+        Purge::Soft
+    } else {
+        Purge::Hard
+    };
+    let purged = cache.purge(purge, |key| filter.matches(*key));
+    Ok(PurgeReport {
+        memory: purged.memory,
+        disk: purged.disk,
+        cluster: None,
+    })
+}
+
+/// A line in the log for a purge that was applied, and by whose wish.
+pub fn log(request: &PurgeRequest, report: &PurgeReport, by: &'static str) {
+    let PurgeRequest { tileset, soft, .. } = request;
+    let PurgeReport { memory, disk, .. } = report;
+    tracing::info!(tileset, soft, memory, disk, by, "purged");
+}
+
+fn said(parts: &AdminParts, request: &PurgeRequest, refusal: PurgeRefusal) -> String {
+    match refusal {
+        PurgeRefusal::Malformed(what) => what,
+        PurgeRefusal::UnknownTileset => {
+            let names: Vec<&str> = parts.tilesets.iter().map(|t| t.name()).collect();
+            let names = names.join(", ");
+            format!("no tileset `{}`; there are: {names}", request.tileset)
+        }
+    }
 }
 
 /// A purge's keys.

@@ -84,6 +84,18 @@ fn arrows_point_one_way() {
         "tile",
         &["crate::cache", "crate::auth", "crate::origin", "tokio::"],
     );
+    let parts = [
+        "crate::auth",
+        "crate::cache",
+        "crate::origin",
+        "crate::tile",
+        "StatusCode",
+    ];
+    never_in("cluster", &upper);
+    never_in("cluster", &parts);
+    for part in ["auth", "cache", "origin", "tile"] {
+        never_in(part, &["crate::cluster"]);
+    }
     for leaf in ["metrics.rs", "clock.rs"] {
         never_in(leaf, &["use crate::"]);
     }
@@ -104,6 +116,7 @@ fn each_big_dependency_has_one_home() {
     only_in(&["cache/memory.rs"], &["moka::"]);
     only_in(&["cache/disk"], &["lru::", "LruCache"]);
     only_in(&["metrics.rs"], &["prometheus::"]);
+    only_in(&["cluster"], &["redis::"]);
 }
 
 #[test]

@@ -8,6 +8,7 @@
 mod attacks;
 mod caches;
 mod cli;
+mod cluster;
 mod config;
 mod disk;
 #[cfg(feature = "demo")]

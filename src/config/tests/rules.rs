@@ -222,10 +222,28 @@ pub(super) const RULES: &[(&str, &str)] = &[
         "[tilesets.'a.b']\nbucket = 'b'\nkey = '{z}/{x}/{y}.png'",
         "tilesets.a.b:1",
     ),
+    ("[cluster]\nredis = 'h:6379'", "cluster.redis:2"),
+    (
+        "[cluster]\nredis = 'rediss://h#insecure'",
+        "cluster.redis:2",
+    ),
+    ("[cluster]\nredis = { env = 'SHORT' }", "cluster.redis:2"),
+    ("[cluster]\nprefix = 'a:'", "cluster.redis:1"),
+    (
+        "[cluster]\nredis = 'redis://h'\nprefix = 'a b'",
+        "cluster.prefix:3",
+    ),
+    (
+        "[cluster]\nredis = 'rediss://h'\nca = 'no-such.pem'",
+        "cluster.ca:3",
+    ),
+    (
+        "[cluster]\nredis = 'redis://h'\nca = 'Cargo.toml'",
+        "cluster.ca:3",
+    ),
     // Of features that are not built yet: refused, not ignored.
     ("[[quotas]]\nname = 'viewer'", "quotas:1"),
     ("[cloudfront]\ndomain = 'd'", "cloudfront:1"),
-    ("[cluster]\nredis = 'redis://u:p@h'", "cluster:1"),
     ("[events]\nsqs_queue_url = 'q'", "events:1"),
     ("[publish]\nadmin_urls = []", "publish:1"),
     ("delivery = 'redirect'", "tilesets.w.delivery:1"),
