@@ -15,7 +15,7 @@ use super::memory::Held;
 use super::stored::{Stored, StoredAbsence, StoredTile};
 use super::tile_cache::{CacheStatus, Filled, Revalidation, Served, Shared};
 use crate::metrics::{OriginOutcome, TierLabel as Tier};
-use crate::origin::{OriginError, OriginErrorKind, OriginReply, OriginRequest, OriginValidator};
+use crate::origin::{OriginError, OriginErrorKind, OriginReply, OriginRequest};
 use crate::tile::{Scale, TileCoord, TileKey, Tileset};
 
 /// How long a fill waits for the disk before it asks the origin instead.
@@ -59,7 +59,7 @@ impl Fill {
         let held = self.held().await;
         if let Some((held, tier)) = &held {
             let now = self.shared.parts.clock.now();
-            let judged = self.shared.parts.policy.assess(held.stored(), now);
+            let judged = self.shared.parts.policy.assess(held.confirmed(), now);
             let enough = match self.purpose {
                 Purpose::Answer => judged.freshness != Freshness::RevalidateFirst,
                 Purpose::Revalidate => judged.freshness == Freshness::Fresh,
@@ -108,7 +108,7 @@ impl Fill {
             tileset: self.tileset.clone(),
             coord: self.coord,
             scale: self.scale,
-            validator: held.and_then(validator),
+            validator: held.and_then(Held::validator),
             deadline: parts.deadline,
         };
         let reply = self.shared.origin.fetch(request).await;
@@ -131,7 +131,7 @@ impl Fill {
                 Revalidation::Absence,
             ),
             (OriginReply::NotModified, Some(held)) => {
-                (held.confirmed(now), Revalidation::NotModified)
+                (held.confirmed_at(now), Revalidation::NotModified)
             }
             (OriginReply::NotModified, None) => {
                 let odd = "the origin answered 304 to a request without a validator";
@@ -174,7 +174,7 @@ impl Fill {
         }
         let Some(held) = held else { return Err(error) };
         held.note_failure(now, error.kind);
-        let judged = self.shared.parts.policy.assess(held.stored(), now);
+        let judged = self.shared.parts.policy.assess(held.confirmed(), now);
         if !judged.usable_on_error {
             return Err(error);
         }
@@ -203,13 +203,6 @@ impl Fill {
             let _ = tokio::task::spawn_blocking(move || disk.invalidate(&key)).await;
         }
         true
-    }
-}
-
-fn validator(held: &Held) -> Option<OriginValidator> {
-    match held.stored() {
-        Stored::Tile(tile) => tile.validator.clone(),
-        Stored::Absence(_) => None,
     }
 }
 

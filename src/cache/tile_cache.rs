@@ -238,7 +238,7 @@ impl TileCache {
         let parts = &self.shared.parts;
         let memory = parts.memory.as_ref().and_then(|tier| tier.lookup(key));
         Explained {
-            memory: memory.map(|held| (parts.policy.assess(held.stored(), now), held)),
+            memory: memory.map(|held| (parts.policy.assess(held.confirmed(), now), held)),
             disk: parts.disk.as_ref().and_then(|tier| tier.lookup_meta(&key)),
             filling: self.shared.flights.contains(key),
             now,
@@ -349,7 +349,7 @@ impl Shared {
 
     /// Whether a held response may be answered now, and as what.
     fn judge(&self, held: Held, tier: Tier, now: Timestamp) -> Option<Served> {
-        let judged = self.parts.policy.assess(held.stored(), now);
+        let judged = self.parts.policy.assess(held.confirmed(), now);
         let status = match judged.freshness {
             Freshness::Fresh | Freshness::StaleWhileRevalidate => CacheStatus::Hit {
                 tier,

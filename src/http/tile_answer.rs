@@ -16,7 +16,7 @@ use super::cache_status::{CACHE_STATUS, cache_status};
 use super::conditional::is_not_modified;
 use super::encoding;
 use super::problem::HttpError;
-use crate::cache::{Served, Stored, StoredTile};
+use crate::cache::{Held, Served};
 use crate::clock::Timestamp;
 use crate::metrics::Answer;
 use crate::origin::{ContentEncoding, OriginErrorKind};
@@ -55,9 +55,10 @@ pub struct Asked<'r> {
 
 /// Answers with what the caches gave.
 pub async fn respond(asked: Asked<'_>, served: &Served) -> (Response<Body>, Answer) {
-    let answered = match served.held.stored() {
-        Stored::Tile(tile) => respond_tile(asked, tile, served).await,
-        Stored::Absence(_) => Ok((respond_missing(asked), Answer::Missing)),
+    let answered = if served.held.is_absence() {
+        Ok((respond_missing(asked), Answer::Missing))
+    } else {
+        respond_tile(asked, &served.held).await
     };
     let (mut response, answer) =
         answered.unwrap_or_else(|problem: HttpError| (problem.response(), problem.answer()));
@@ -69,18 +70,17 @@ pub async fn respond(asked: Asked<'_>, served: &Served) -> (Response<Body>, Answ
 
 async fn respond_tile(
     asked: Asked<'_>,
-    tile: &StoredTile,
-    served: &Served,
+    held: &Held,
 ) -> Result<(Response<Body>, Answer), HttpError> {
-    let held = &served.held;
-    let coding = encoding::name(tile.encoding);
+    let coding = encoding::name(held.encoding());
     let decoded = coding.is_some_and(|coding| !encoding::accepts(asked.headers, coding));
+    let etag = held.content().etag();
     let etag = if decoded {
-        decoded_etag(held.etag())
+        decoded_etag(&etag)
     } else {
-        held.etag().clone()
+        Bytes::copy_from_slice(&etag)
     };
-    let not_modified = is_not_modified(asked.headers, &etag, tile.last_modified);
+    let not_modified = is_not_modified(asked.headers, &etag, held.last_modified());
 
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
@@ -94,8 +94,8 @@ async fn respond_tile(
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Ok((response, Answer::NotModified));
     }
-    if let Some(date) = held.last_modified() {
-        headers.insert(LAST_MODIFIED, value(date.clone()));
+    if let Some(date) = held.last_modified().and_then(http_date) {
+        headers.insert(LAST_MODIFIED, value(date.into()));
     }
     headers.insert(
         CONTENT_TYPE,
@@ -109,7 +109,7 @@ async fn respond_tile(
     if !decoded {
         send(asked.method, &mut response, held.body().clone());
     } else if asked.method != Method::HEAD {
-        let body = plain_body(asked, tile.encoding, held.body()).await?;
+        let body = plain_body(asked, held.encoding(), held.body()).await?;
         *response.body_mut() = body.into();
     }
     Ok((response, Answer::Tile))
@@ -227,7 +227,16 @@ fn decoded_etag(etag: &[u8]) -> Bytes {
     tag.freeze()
 }
 
-/// A header value from prepared ASCII.
+/// The first second that an HTTP date cannot say.
+const YEAR_10000: u64 = 253_402_300_800;
+
+/// Seconds since the epoch as an HTTP date (RFC 9110 §5.6.7).
+pub(super) fn http_date(seconds: u64) -> Option<String> {
+    (seconds < YEAR_10000)
+        .then(|| httpdate::fmt_http_date(Timestamp::from_secs(seconds).to_system_time()))
+}
+
+/// A header value from ASCII.
 fn value(text: Bytes) -> HeaderValue {
     HeaderValue::from_maybe_shared(text).unwrap_or(HeaderValue::from_static(""))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tilekeep::cache::{
     CacheStatus, DiskSettings, DiskTier, FreshnessPolicy, MemoryTier, Purge, Revalidation, Served,
-    Stored, TileCache, TileCacheParts, Wanted,
+    TileCache, TileCacheParts, Wanted,
 };
 use tilekeep::clock::Clock;
 use tilekeep::metrics::{Metrics, OriginOutcome, TierLabel as Tier};
@@ -88,10 +88,8 @@ impl World {
     /// The body, or `None` for an absence, and how it came about.
     async fn got(&self, n: u32) -> (Option<String>, CacheStatus) {
         let served = self.get(n).await.unwrap();
-        let body = match served.held.stored() {
-            Stored::Tile(_) => Some(String::from_utf8(served.held.body().to_vec()).unwrap()),
-            Stored::Absence(_) => None,
-        };
+        let held = &served.held;
+        let body = (!held.is_absence()).then(|| String::from_utf8(held.body().to_vec()).unwrap());
         (body, served.status)
     }
 
@@ -498,10 +496,8 @@ proptest! {
                             assert!(age.is_none_or(|age| age >= 5010), "{age:?}: something could stand in");
                             continue;
                         };
-                        let body = match served.held.stored() {
-                            Stored::Absence(_) => None,
-                            Stored::Tile(_) => Some(served.held.body().to_vec()),
-                        };
+                        let given = &served.held;
+                        let body = (!given.is_absence()).then(|| given.body().to_vec());
                         let word = |body: Option<u8>| body.map(|b| BODIES[usize::from(b)].as_bytes().to_vec());
                         match served.status {
                             CacheStatus::Fetched { .. } => {
