@@ -12,7 +12,6 @@ mod entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use bytes::Bytes;
 use moka::notification::RemovalCause;
 use moka::ops::compute::Op;
 use moka::sync::Cache;
@@ -24,11 +23,9 @@ use crate::tile::TileKey;
 
 pub use self::entry::Held;
 
-/// What an entry takes besides its body: moka's bookkeeping, the key, and the [`Entry`].
-const ENTRY_OVERHEAD: u64 = 360;
-
-/// What a body takes besides its bytes: the count of those who hold it.
-const BODY_OVERHEAD: u64 = 32;
+/// What an entry takes besides its body: 96 bytes for the [`Entry`], the rest is moka's, which takes
+/// 274 with a key of 16 bytes and a value of 8. Measured, as is [`allocated`] (`benches/memory.rs`).
+const ENTRY_OVERHEAD: u64 = 372;
 
 /// A body shorter than this costs less in place than as an entry of its own.
 const SHARE_FROM: usize = 256;
@@ -88,19 +85,19 @@ impl MemoryTier {
     pub fn lookup(&self, key: TileKey) -> Option<Held> {
         let entry = self.cache.get(&MemoryKey::tile(key))?;
         if entry.kind() == Kind::Reference {
-            let body = self.shared_body(entry.content())?;
-            return Some(Held::with_shared(entry, body));
+            let shared = self.shared_body(entry.content())?;
+            return Some(Held::with_shared(entry, shared));
         }
-        Some(Held::from_entry(entry))
+        Some(Held::whole(entry))
     }
 
-    fn shared_body(&self, content: ContentHash) -> Option<Bytes> {
+    fn shared_body(&self, content: ContentHash) -> Option<Arc<Entry>> {
         let found = self.cache.get(&MemoryKey::body(content))?;
-        (found.content() == content).then(|| found.own_body().clone())
+        (found.content() == content).then_some(found)
     }
 
-    /// Stores a response and gives it back as it is held. Its body is kept as it comes: it should
-    /// be an allocation of its own, and of its own size.
+    /// Stores a response and gives it back as it is held. Its body is copied, into memory of its own
+    /// size: what it came in may be larger, and need not stay for its sake.
     pub fn put(&self, key: TileKey, stored: Stored) -> Held {
         let held = self.hold(stored);
         self.cache
@@ -111,19 +108,15 @@ impl MemoryTier {
     /// An entry for a response, its body shared where another tile has the same.
     fn hold(&self, stored: Stored) -> Held {
         if let Stored::Tile(tile) = &stored
-            && let Some(body) = self.share(tile.content, &tile.body)
+            && let Some(shared) = self.share(tile.content, &tile.body)
         {
-            return Held::with_shared(Entry::new(stored, true), body);
+            return Held::with_shared(Entry::reference(stored), shared);
         }
-        Held::new(stored)
+        Held::whole(Entry::whole(stored))
     }
 
     /// Stores a response that the disk had, unless a newer one is there, and gives it back.
-    pub fn promote(&self, key: TileKey, mut stored: Stored) -> Held {
-        if let Stored::Tile(tile) = &mut stored {
-            // It lies in the record that was read, which need not stay for its sake.
-            tile.body = Bytes::copy_from_slice(&tile.body);
-        }
+    pub fn promote(&self, key: TileKey, stored: Stored) -> Held {
         let held = self.hold(stored);
         self.cache
             .entry(MemoryKey::tile(key))
@@ -140,7 +133,7 @@ impl MemoryTier {
     }
 
     /// The one copy of a body that several tiles have, or `None` while only one is known to have it.
-    fn share(&self, content: ContentHash, body: &Bytes) -> Option<Bytes> {
+    fn share(&self, content: ContentHash, body: &[u8]) -> Option<Arc<Entry>> {
         if body.len() < SHARE_FROM {
             return None;
         }
@@ -148,9 +141,9 @@ impl MemoryTier {
             return Some(one);
         }
         self.seen.again(content).then(|| {
-            let one = Entry::of_body(content, body.clone());
-            self.cache.insert(MemoryKey::body(content), one);
-            body.clone()
+            let one = Entry::of_body(content, body);
+            self.cache.insert(MemoryKey::body(content), one.clone());
+            one
         })
     }
 
@@ -174,14 +167,7 @@ impl MemoryTier {
             if entry.kind() == Kind::Absence {
                 return self.cache.invalidate(&key);
             }
-            // Only in place of what was looked at: a newer one is not stale.
-            self.cache.entry(key).and_compute_with(|current| {
-                if current.is_some_and(|there| Arc::ptr_eq(there.value(), entry)) {
-                    Op::Put(entry.no_younger(validated_at))
-                } else {
-                    Op::Nop
-                }
-            });
+            entry.expire(validated_at);
         })
     }
 
@@ -223,24 +209,29 @@ impl MemoryTier {
 
 /// What an entry takes of the process's memory.
 fn weight(entry: &Entry) -> u32 {
-    let body = match entry.own_body().len() {
-        0 => 0,
-        len => allocated(len) + BODY_OVERHEAD,
-    };
-    let validator = match entry.validator_bytes() {
-        0 => 0,
-        len => allocated(len),
-    };
-    u32::try_from(ENTRY_OVERHEAD + body + validator).unwrap_or(u32::MAX)
+    let taken = ENTRY_OVERHEAD + allocated(entry.body_len()) + allocated(entry.validator_bytes());
+    u32::try_from(taken).unwrap_or(u32::MAX)
 }
 
-/// What an allocation of `len` bytes takes: mimalloc has four sizes to each power of two.
+/// What an allocation of `len` bytes takes of mimalloc's pages: blocks come in four sizes to each power
+/// of two, and a page holds a whole number of them.
 fn allocated(len: usize) -> u64 {
+    const PAGES: [(usize, usize); 3] = [
+        (10 << 10, 64 << 10),
+        (84 << 10, 512 << 10),
+        (512 << 10, 4 << 20),
+    ];
     let step = match len.saturating_sub(1).checked_ilog2() {
         Some(log) if log >= 6 => 1 << (log - 2),
         _ => 16,
     };
-    len.next_multiple_of(step) as u64
+    let block = len.next_multiple_of(step);
+    let page = PAGES.iter().find(|(largest, _)| block <= *largest);
+    let taken = match page {
+        Some((_, page)) if block > 0 => page / (page / block),
+        _ => block,
+    };
+    taken as u64
 }
 
 /// Which bodies were stored lately: a fixed table of hashes, the newest in its place. Forgetting

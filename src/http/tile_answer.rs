@@ -19,7 +19,7 @@ use super::problem::HttpError;
 use crate::cache::{Held, Served};
 use crate::clock::Timestamp;
 use crate::metrics::Answer;
-use crate::origin::{ContentEncoding, OriginErrorKind};
+use crate::origin::OriginErrorKind;
 use crate::tile::{Access, MissingAnswer, TileFormat, TileKey, Tileset};
 
 /// `Cross-Origin-Resource-Policy` (Fetch standard): who may embed a tile without CORS.
@@ -107,24 +107,23 @@ async fn respond_tile(
     protect(headers, asked.tileset);
     // HEAD may leave out a length that only the work of decoding would tell (RFC 9110 §9.3.2).
     if !decoded {
-        send(asked.method, &mut response, held.body().clone());
+        send(asked.method, &mut response, held.body().len(), || {
+            held.bytes()
+        });
     } else if asked.method != Method::HEAD {
-        let body = plain_body(asked, held.encoding(), held.body()).await?;
+        let body = plain_body(asked, held).await?;
         *response.body_mut() = body.into();
     }
     Ok((response, Answer::Tile))
 }
 
 /// The plain form of an encoded tile. What the origin calls encoded and cannot be decoded is damaged.
-async fn plain_body(
-    asked: Asked<'_>,
-    encoding: ContentEncoding,
-    body: &Bytes,
-) -> Result<Bytes, HttpError> {
+async fn plain_body(asked: Asked<'_>, held: &Held) -> Result<Bytes, HttpError> {
+    let encoding = held.encoding();
+    let body = held.bytes();
     let decoded = if body.len() <= DECODE_INLINE {
-        encoding::decode(encoding, body)
+        encoding::decode(encoding, &body)
     } else {
-        let body = body.clone();
         let decoding = tokio::task::spawn_blocking(move || encoding::decode(encoding, &body));
         decoding.await.map_err(|_| HttpError::Internal)?
     };
@@ -191,19 +190,19 @@ fn respond_missing(asked: Asked<'_>) -> Response<Body> {
     }
     *response.status_mut() = status;
     if status != StatusCode::NO_CONTENT {
-        send(asked.method, &mut response, body);
+        send(asked.method, &mut response, body.len(), || body);
     }
     response
 }
 
 /// Puts a body in place; for HEAD its length alone (RFC 9110 §9.3.2).
-fn send(method: &Method, response: &mut Response<Body>, body: Bytes) {
+fn send(method: &Method, response: &mut Response<Body>, len: usize, body: impl FnOnce() -> Bytes) {
     if method == Method::HEAD {
         response
             .headers_mut()
-            .insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+            .insert(CONTENT_LENGTH, HeaderValue::from(len));
     } else {
-        *response.body_mut() = body.into();
+        *response.body_mut() = body().into();
     }
 }
 

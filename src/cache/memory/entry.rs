@@ -1,9 +1,10 @@
 //! What memory keeps beside a tile's bytes: as little as its answers need.
 //!
-//! An entry is one allocation of 112 bytes. `ETag` and `Last-Modified` are not kept as text: making
-//! them from the hash and the date costs an answer less than reaching for two more places in memory
-//! does, and kept they would take as much as the rest of an entry. S3's validator is an MD5 in
-//! quotes nearly always, and is kept as its 16 bytes then.
+//! An entry is one allocation of 96 bytes, and its body another, of the body's own size; an answer's
+//! [`Bytes`] hold the entry. `ETag` and `Last-Modified` are not kept as text: making them from the
+//! hash and the date takes an answer no longer than reaching for two more places in memory does, and
+//! kept they would take as much as the rest of an entry. S3's validator is an MD5 in quotes nearly
+//! always, and is kept as its 16 bytes then.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -32,10 +33,11 @@ pub(super) enum Kind {
 /// One entry of the memory tier.
 #[derive(Debug)]
 pub(super) struct Entry {
-    body: Bytes,
+    body: Box<[u8]>,
     content: ContentHash,
     validator: Validator,
-    validated_at: Timestamp,
+    /// When the origin last confirmed it, in milliseconds since the epoch. A soft purge sets it back.
+    validated_at: AtomicU64,
     /// When a revalidation last failed, in milliseconds since the epoch, and in the lowest three
     /// bits how; 0 is never.
     last_failure: AtomicU64,
@@ -45,42 +47,53 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// An entry for a response; `shared`: its body is an entry of its own.
-    pub(super) fn new(stored: Stored, shared: bool) -> Arc<Self> {
-        let entry = match stored {
-            Stored::Tile(tile) => Self {
-                body: if shared { Bytes::new() } else { tile.body },
-                content: tile.content,
-                validator: Validator::new(tile.validator.as_ref()),
-                validated_at: tile.validated_at,
-                last_failure: AtomicU64::new(0),
-                last_modified: Seconds::new(tile.last_modified),
-                encoding: tile.encoding,
-                kind: if shared { Kind::Reference } else { Kind::Tile },
-            },
-            Stored::Absence(absence) => Self {
-                validated_at: absence.validated_at,
-                ..Self::bare(Kind::Absence)
-            },
+    /// An entry for a response with its body.
+    pub(super) fn whole(stored: Stored) -> Arc<Self> {
+        let body = match &stored {
+            Stored::Tile(tile) => tile.body.as_ref().into(),
+            Stored::Absence(_) => Box::default(),
         };
+        let mut entry = Self::without_body(stored);
+        if entry.kind == Kind::Reference {
+            entry.kind = Kind::Tile;
+        }
+        entry.body = body;
         Arc::new(entry)
     }
 
+    /// An entry for a response whose body is elsewhere.
+    pub(super) fn reference(stored: Stored) -> Arc<Self> {
+        Arc::new(Self::without_body(stored))
+    }
+
     /// An entry for a body that tiles share.
-    pub(super) fn of_body(content: ContentHash, body: Bytes) -> Arc<Self> {
+    pub(super) fn of_body(content: ContentHash, body: &[u8]) -> Arc<Self> {
         Arc::new(Self {
-            body,
+            body: body.into(),
             content,
-            ..Self::bare(Kind::Body)
+            ..Self::bare(Kind::Body, Timestamp::default())
         })
     }
 
-    fn bare(kind: Kind) -> Self {
+    fn without_body(stored: Stored) -> Self {
+        match stored {
+            Stored::Tile(tile) => Self {
+                content: tile.content,
+                validator: Validator::new(tile.validator.as_ref()),
+                last_modified: Seconds::new(tile.last_modified),
+                encoding: tile.encoding,
+                ..Self::bare(Kind::Reference, tile.validated_at)
+            },
+            Stored::Absence(absence) => Self::bare(Kind::Absence, absence.validated_at),
+        }
+    }
+
+    fn bare(kind: Kind, validated_at: Timestamp) -> Self {
         Self {
-            body: Bytes::new(),
+            body: Box::default(),
             content: ContentHash::from_bytes([0; 16]),
             validator: Validator::None,
-            validated_at: Timestamp::default(),
+            validated_at: AtomicU64::new(validated_at.millis()),
             last_failure: AtomicU64::new(0),
             last_modified: Seconds::new(None),
             encoding: ContentEncoding::Identity,
@@ -88,15 +101,10 @@ impl Entry {
         }
     }
 
-    /// The same, confirmed no later than `validated_at`.
-    pub(super) fn no_younger(&self, validated_at: Timestamp) -> Arc<Self> {
-        Arc::new(Self {
-            body: self.body.clone(),
-            validator: self.validator.clone(),
-            validated_at: self.validated_at.min(validated_at),
-            last_failure: AtomicU64::new(self.last_failure.load(Ordering::Relaxed)),
-            ..*self
-        })
+    /// From now on it counts as confirmed no later than this.
+    pub(super) fn expire(&self, validated_at: Timestamp) {
+        self.validated_at
+            .fetch_min(validated_at.millis(), Ordering::Relaxed);
     }
 
     pub(super) fn kind(&self) -> Kind {
@@ -108,12 +116,12 @@ impl Entry {
     }
 
     pub(super) fn validated_at(&self) -> Timestamp {
-        self.validated_at
+        Timestamp::from_millis(self.validated_at.load(Ordering::Relaxed))
     }
 
-    /// The body in here: none in a reference.
-    pub(super) fn own_body(&self) -> &Bytes {
-        &self.body
+    /// How long the body in here is: a reference has none.
+    pub(super) fn body_len(&self) -> usize {
+        self.body.len()
     }
 
     /// What the validator takes beside the entry.
@@ -125,29 +133,54 @@ impl Entry {
     }
 }
 
+/// The body of an entry, as an owner of [`Bytes`].
+struct Body(Arc<Entry>);
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.body
+    }
+}
+
 /// A stored response, whole: what a look-up gives.
 #[derive(Debug, Clone)]
 pub struct Held {
     entry: Arc<Entry>,
-    /// A body that is not in the entry.
-    shared: Bytes,
+    body: Place,
+}
+
+/// Where a held body is.
+#[derive(Debug, Clone)]
+enum Place {
+    /// In the entry.
+    Entry,
+    /// In another one, which tiles share.
+    Shared(Arc<Entry>),
+    /// In no entry.
+    Beside(Bytes),
 }
 
 impl Held {
     /// Holds a response that is in no tier, or not yet.
     pub fn new(stored: Stored) -> Self {
-        Self::from_entry(Entry::new(stored, false))
+        let body = match &stored {
+            Stored::Tile(tile) => Place::Beside(tile.body.clone()),
+            Stored::Absence(_) => Place::Entry,
+        };
+        let entry = Entry::reference(stored);
+        Self { entry, body }
     }
 
-    pub(super) fn from_entry(entry: Arc<Entry>) -> Self {
-        Self {
-            entry,
-            shared: Bytes::new(),
-        }
+    /// An entry with its body.
+    pub(super) fn whole(entry: Arc<Entry>) -> Self {
+        let body = Place::Entry;
+        Self { entry, body }
     }
 
-    pub(super) fn with_shared(entry: Arc<Entry>, shared: Bytes) -> Self {
-        Self { entry, shared }
+    /// An entry whose body is another.
+    pub(super) fn with_shared(entry: Arc<Entry>, shared: Arc<Entry>) -> Self {
+        let body = Place::Shared(shared);
+        Self { entry, body }
     }
 
     pub(super) fn entry(&self) -> &Arc<Entry> {
@@ -160,10 +193,21 @@ impl Held {
     }
 
     /// The tile's bytes; empty for an absence.
-    pub fn body(&self) -> &Bytes {
-        match self.entry.kind {
-            Kind::Reference => &self.shared,
-            Kind::Tile | Kind::Absence | Kind::Body => &self.entry.body,
+    pub fn body(&self) -> &[u8] {
+        match &self.body {
+            Place::Entry => &self.entry.body,
+            Place::Shared(shared) => &shared.body,
+            Place::Beside(body) => body,
+        }
+    }
+
+    /// The same to be sent: not copied, and valid for as long as it takes.
+    pub fn bytes(&self) -> Bytes {
+        match &self.body {
+            Place::Entry if self.entry.body.is_empty() => Bytes::new(),
+            Place::Entry => Bytes::from_owner(Body(Arc::clone(&self.entry))),
+            Place::Shared(shared) => Bytes::from_owner(Body(Arc::clone(shared))),
+            Place::Beside(body) => body.clone(),
         }
     }
 
@@ -189,15 +233,15 @@ impl Held {
 
     /// When the origin last confirmed it.
     pub fn validated_at(&self) -> Timestamp {
-        self.entry.validated_at
+        self.entry.validated_at()
     }
 
     /// What was confirmed then: what the freshness is judged by.
     pub fn confirmed(&self) -> Confirmed {
         if self.is_absence() {
-            Confirmed::Absence(self.entry.validated_at)
+            Confirmed::Absence(self.validated_at())
         } else {
-            Confirmed::Tile(self.entry.validated_at)
+            Confirmed::Tile(self.validated_at())
         }
     }
 
@@ -207,7 +251,7 @@ impl Held {
             return Stored::Absence(StoredAbsence { validated_at });
         }
         Stored::Tile(StoredTile {
-            body: self.body().clone(),
+            body: self.bytes(),
             content: self.content(),
             encoding: self.encoding(),
             validator: self.validator(),
@@ -322,8 +366,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_is_one_allocation_of_112_bytes() {
-        assert_eq!(size_of::<Entry>() + 2 * size_of::<usize>(), 112);
+    fn an_entry_is_one_allocation_of_96_bytes() {
+        assert_eq!(size_of::<Entry>() + 2 * size_of::<usize>(), 96);
     }
 
     #[test]
