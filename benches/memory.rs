@@ -22,7 +22,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Tells the child which case it is.
 const CASE: &str = "TILEKEEP_BENCH_CASE";
-const TILES: u32 = 40_000;
+const TILES: u32 = 100_000;
 const LOOKUPS: u32 = 500_000;
 
 /// Which tiles, and how many in a hundred are the same one.

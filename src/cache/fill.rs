@@ -2,7 +2,7 @@
 //! put into the tiers.
 //!
 //! Invariant: a fill that a purge has withdrawn leaves nothing behind; an origin that fails takes
-//! nothing from the tiers.
+//! nothing from the tiers. A fill ends in bounded time, whatever hangs: who comes after starts anew.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,11 @@ use crate::tile::{Scale, TileCoord, TileKey, Tileset};
 
 /// How long a fill waits for the disk before it asks the origin instead.
 const DISK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a fill may take: its waits for the disk, before and after, and twice what the origin has.
+pub(super) fn longest(deadline: Duration) -> Duration {
+    DISK_PATIENCE * 2 + deadline * 2
+}
 
 /// Why a fill runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +52,13 @@ impl Fill {
         let parts = &self.shared.parts;
         let begun = tokio::time::Instant::now();
         parts.metrics.fills_in_flight.inc();
-        let filled = self.fill().await;
+        // Every wait in there has its own end; this one is for what may hang all the same, so that no
+        // tile is stuck behind it.
+        let filled = timeout(longest(parts.deadline), self.fill()).await;
+        let filled = filled.unwrap_or_else(|_| {
+            let late = "the fill did not end when its time was over";
+            Err(OriginError::new(OriginErrorKind::Deadline, late))
+        });
         parts.metrics.fills_in_flight.dec();
         if self.purpose == Purpose::Answer {
             parts.metrics.observe_fill(begun.elapsed());
@@ -111,7 +122,12 @@ impl Fill {
             validator: held.and_then(Held::validator),
             deadline: parts.deadline,
         };
-        let reply = self.shared.origin.fetch(request).await;
+        // It keeps its deadline by itself. One that does not is a failing origin like any other.
+        let reply = timeout(parts.deadline * 2, self.shared.origin.fetch(request)).await;
+        let reply = reply.unwrap_or_else(|_| {
+            let late = "no answer within twice the origin's deadline";
+            Err(OriginError::new(OriginErrorKind::Deadline, late))
+        });
         parts.metrics.origin.inc(outcome(&reply));
         if let Ok(OriginReply::Found(tile)) = &reply {
             parts.metrics.origin_bytes.inc_by(tile.body.len() as u64);

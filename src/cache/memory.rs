@@ -23,9 +23,10 @@ use crate::tile::TileKey;
 
 pub use self::entry::Held;
 
-/// What an entry takes besides its body: 96 bytes for the [`Entry`], the rest is moka's, which takes
-/// 274 with a key of 16 bytes and a value of 8. Measured, as is [`allocated`] (`benches/memory.rs`).
-const ENTRY_OVERHEAD: u64 = 372;
+/// What an entry takes besides its body: 96 bytes for the [`Entry`], 274 for moka with a key of 16
+/// bytes and a value of 8, and a share of what both leave unused in the allocator's pages. Measured,
+/// as is [`allocated`] (`benches/memory.rs`).
+const ENTRY_OVERHEAD: u64 = 388;
 
 /// A body shorter than this costs less in place than as an entry of its own.
 const SHARE_FROM: usize = 256;
@@ -243,10 +244,9 @@ struct SeenBodies {
 }
 
 impl SeenBodies {
-    /// A slot for each 4 KiB of capacity, at most 4 MiB of slots.
+    /// A slot for each 16 KiB of capacity, at most 4 MiB of slots. What is worth sharing is met often.
     fn for_capacity(capacity: u64) -> Self {
-        let slots = usize::try_from(capacity / 4096).unwrap_or(usize::MAX);
-        let slots = slots.next_power_of_two().clamp(1 << 10, 1 << 20);
+        let slots = (capacity / (16 << 10)).clamp(1 << 10, 1 << 20);
         Self {
             slots: (0..slots).map(|_| AtomicU32::new(0)).collect(),
         }
