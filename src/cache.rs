@@ -15,7 +15,7 @@ pub use disk::{
     Corruption, DiskFaults, DiskIo, DiskMeta, DiskOpenError, DiskOperation, DiskSettings,
     DiskStats, DiskTier, PendingRead, PutOutcome, SkipReason, TryGet,
 };
-pub use freshness::{Assessment, Freshness, FreshnessPolicy};
+pub use freshness::{Assessment, Confirmed, Freshness, FreshnessPolicy};
 pub use memory::{Held, MemoryTier};
 pub use stored::{ContentHash, Stored, StoredAbsence, StoredTile};
 pub use tile_cache::{

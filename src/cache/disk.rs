@@ -200,7 +200,7 @@ impl DiskTier {
     }
 
     /// Removes a key, and says whether it was there. In effect before it returns, and after a crash
-    /// that follows. Writes 32 bytes.
+    /// that follows. Writes 40 bytes.
     pub fn invalidate(&self, key: &TileKey) -> bool {
         self.state().invalidate(key)
     }
@@ -212,10 +212,15 @@ impl DiskTier {
         self.state().invalidate_matching(predicate)
     }
 
-    /// Marks stale every key that this is true of, as if never validated; bodies stay, so that a 304
-    /// from the origin is enough. Otherwise as [`DiskTier::invalidate_matching`].
-    pub fn expire_matching(&self, predicate: impl Fn(&TileKey) -> bool) -> u64 {
-        self.state().expire_matching(predicate)
+    /// Takes every tile that this is true of for confirmed no later than `validated_at`; bodies stay,
+    /// so that a 304 from the origin is enough. Absences are removed. Otherwise as
+    /// [`DiskTier::invalidate_matching`].
+    pub fn expire_matching(
+        &self,
+        predicate: impl Fn(&TileKey) -> bool,
+        validated_at: Timestamp,
+    ) -> u64 {
+        self.state().expire_matching(predicate, validated_at)
     }
 
     /// What is known of a key without reading it, and without making it any hotter.
@@ -263,6 +268,10 @@ fn open_ledger(
     let (draft, path) = (folder.ledger_draft(), folder.ledger());
     let mut verdicts = match Ledger::open(io, &path) {
         Ok(Found::Whole(ledger, verdicts)) => return Ok((Lost::No(ledger), verdicts)),
+        Ok(Found::Old(verdicts)) => {
+            let ledger = Ledger::create(io, &draft, &path, &verdicts.all_lines())?;
+            return Ok((Lost::No(ledger), verdicts));
+        }
         Ok(Found::Lost(verdicts)) => verdicts,
         Err(error) => {
             tracing::warn!(%error, "the disk cache's ledger cannot be read");
@@ -275,7 +284,7 @@ fn open_ledger(
     };
     tracing::warn!(
         ledger = %path.display(),
-        "the disk cache's ledger of invalidations is missing or damaged: \
+        "the disk cache's ledger of invalidations is missing, damaged or of a later version: \
          the origin is asked about every tile again before it is served"
     );
     let before = state::session_start(newest.max(verdicts.newest));

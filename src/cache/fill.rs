@@ -2,7 +2,7 @@
 //! put into the tiers.
 //!
 //! Invariant: a fill that a purge has withdrawn leaves nothing behind; an origin that fails takes
-//! nothing from the tiers.
+//! nothing from the tiers. A fill ends in bounded time, whatever hangs: who comes after starts anew.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +15,16 @@ use super::memory::Held;
 use super::stored::{Stored, StoredAbsence, StoredTile};
 use super::tile_cache::{CacheStatus, Filled, Revalidation, Served, Shared};
 use crate::metrics::{OriginOutcome, TierLabel as Tier};
-use crate::origin::{OriginError, OriginErrorKind, OriginReply, OriginRequest, OriginValidator};
+use crate::origin::{OriginError, OriginErrorKind, OriginReply, OriginRequest};
 use crate::tile::{Scale, TileCoord, TileKey, Tileset};
 
 /// How long a fill waits for the disk before it asks the origin instead.
 const DISK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a fill may take: its waits for the disk, before and after, and twice what the origin has.
+pub(super) fn longest(deadline: Duration) -> Duration {
+    DISK_PATIENCE * 2 + deadline * 2
+}
 
 /// Why a fill runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +52,13 @@ impl Fill {
         let parts = &self.shared.parts;
         let begun = tokio::time::Instant::now();
         parts.metrics.fills_in_flight.inc();
-        let filled = self.fill().await;
+        // Every wait in there has its own end; this one is for what may hang all the same, so that no
+        // tile is stuck behind it.
+        let filled = timeout(longest(parts.deadline), self.fill()).await;
+        let filled = filled.unwrap_or_else(|_| {
+            let late = "the fill did not end when its time was over";
+            Err(OriginError::new(OriginErrorKind::Deadline, late))
+        });
         parts.metrics.fills_in_flight.dec();
         if self.purpose == Purpose::Answer {
             parts.metrics.observe_fill(begun.elapsed());
@@ -59,7 +70,7 @@ impl Fill {
         let held = self.held().await;
         if let Some((held, tier)) = &held {
             let now = self.shared.parts.clock.now();
-            let judged = self.shared.parts.policy.assess(held.stored(), now);
+            let judged = self.shared.parts.policy.assess(held.confirmed(), now);
             let enough = match self.purpose {
                 Purpose::Answer => judged.freshness != Freshness::RevalidateFirst,
                 Purpose::Revalidate => judged.freshness == Freshness::Fresh,
@@ -108,10 +119,15 @@ impl Fill {
             tileset: self.tileset.clone(),
             coord: self.coord,
             scale: self.scale,
-            validator: held.and_then(validator),
+            validator: held.and_then(Held::validator),
             deadline: parts.deadline,
         };
-        let reply = self.shared.origin.fetch(request).await;
+        // It keeps its deadline by itself. One that does not is a failing origin like any other.
+        let reply = timeout(parts.deadline * 2, self.shared.origin.fetch(request)).await;
+        let reply = reply.unwrap_or_else(|_| {
+            let late = "no answer within twice the origin's deadline";
+            Err(OriginError::new(OriginErrorKind::Deadline, late))
+        });
         parts.metrics.origin.inc(outcome(&reply));
         if let Ok(OriginReply::Found(tile)) = &reply {
             parts.metrics.origin_bytes.inc_by(tile.body.len() as u64);
@@ -131,7 +147,7 @@ impl Fill {
                 Revalidation::Absence,
             ),
             (OriginReply::NotModified, Some(held)) => {
-                (held.confirmed(now), Revalidation::NotModified)
+                (held.confirmed_at(now), Revalidation::NotModified)
             }
             (OriginReply::NotModified, None) => {
                 let odd = "the origin answered 304 to a request without a validator";
@@ -174,7 +190,7 @@ impl Fill {
         }
         let Some(held) = held else { return Err(error) };
         held.note_failure(now, error.kind);
-        let judged = self.shared.parts.policy.assess(held.stored(), now);
+        let judged = self.shared.parts.policy.assess(held.confirmed(), now);
         if !judged.usable_on_error {
             return Err(error);
         }
@@ -203,13 +219,6 @@ impl Fill {
             let _ = tokio::task::spawn_blocking(move || disk.invalidate(&key)).await;
         }
         true
-    }
-}
-
-fn validator(held: &Held) -> Option<OriginValidator> {
-    match held.stored() {
-        Stored::Tile(tile) => tile.validator.clone(),
-        Stored::Absence(_) => None,
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Ticket<T> {
     result: watch::Receiver<Option<T>>,
     /// Whether another request had started it.
     pub collapsed: bool,
+    /// Which flight it is, of those under the key.
+    pub number: u64,
 }
 
 impl<T: Clone> Ticket<T> {
@@ -82,6 +84,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
             return Ticket {
                 result: flight.result.clone(),
                 collapsed: true,
+                number: flight.number,
             };
         }
         let (sender, result) = watch::channel(None);
@@ -111,6 +114,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         Ticket {
             result,
             collapsed: false,
+            number,
         }
     }
 
@@ -125,6 +129,18 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
                 }
                 !purged
             });
+        }
+    }
+
+    /// Takes a flight off the table and withdraws it: it should have ended, and what it may still
+    /// bring is late.
+    pub fn give_up(&self, key: TileKey, number: u64) {
+        let mut shard = self.shard(key);
+        if let Some(flight) = shard.0.get(&key)
+            && flight.number == number
+        {
+            flight.withdrawn.0.store(true, Ordering::Release);
+            shard.0.remove(&key);
         }
     }
 
@@ -238,5 +254,22 @@ mod tests {
             (Some("old"), Some("new"))
         );
         assert_eq!(flights.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_flight_that_was_given_up_is_joined_by_nobody() {
+        let flights = Arc::new(Flights::new());
+        let (_open, mut gate) = watch::channel(false);
+        let stuck = flights.join(key(), |_| async move {
+            gate.wait_for(|open| *open).await.map(|_| ()).ok();
+            "late"
+        });
+        flights.give_up(key(), stuck.number + 1);
+        assert!(flights.contains(key()), "another one");
+        flights.give_up(key(), stuck.number);
+        let new = flights.join(key(), |_| async { "new" });
+        assert!(!new.collapsed);
+        flights.give_up(key(), stuck.number);
+        assert_eq!(new.landed().await, Some("new"));
     }
 }

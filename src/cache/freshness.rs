@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use super::{Stored, StoredTile};
 use crate::clock::Timestamp;
 
 /// How long stored responses are believed. All durations count from the last confirmation.
@@ -40,6 +39,15 @@ pub enum Freshness {
     RevalidateFirst,
 }
 
+/// What the origin confirmed of a stored response, and when: all that its freshness depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirmed {
+    /// The tile.
+    Tile(Timestamp),
+    /// That there is none.
+    Absence(Timestamp),
+}
+
 /// The whole judgement over a stored response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Assessment {
@@ -52,17 +60,13 @@ pub struct Assessment {
 }
 
 impl FreshnessPolicy {
-    /// Judges a response last confirmed at `validated_at`.
-    pub fn assess(&self, stored: &Stored, now: Timestamp) -> Assessment {
-        match stored {
-            Stored::Tile(StoredTile { validated_at, .. }) => {
-                self.judge(*validated_at, now, self.fresh, self.stale_while_revalidate)
-            }
+    /// Judges a stored response.
+    pub fn assess(&self, confirmed: Confirmed, now: Timestamp) -> Assessment {
+        match confirmed {
+            Confirmed::Tile(at) => self.judge(at, now, self.fresh, self.stale_while_revalidate),
             // Nobody should be told twice that a tile is missing when it has come by now: a stale
             // absence is always asked about first.
-            Stored::Absence(absence) => {
-                self.judge(absence.validated_at, now, self.missing, Duration::ZERO)
-            }
+            Confirmed::Absence(at) => self.judge(at, now, self.missing, Duration::ZERO),
         }
     }
 
@@ -100,11 +104,7 @@ impl FreshnessPolicy {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
-    use crate::cache::{ContentHash, StoredAbsence};
-    use crate::origin::ContentEncoding;
 
     const POLICY: FreshnessPolicy = FreshnessPolicy {
         fresh: Duration::from_secs(100),
@@ -114,24 +114,15 @@ mod tests {
     };
     const START: Timestamp = Timestamp::from_secs(1_000_000);
 
-    fn tile() -> Stored {
-        Stored::Tile(StoredTile {
-            body: Bytes::new(),
-            content: ContentHash::of(b""),
-            encoding: ContentEncoding::Identity,
-            validator: None,
-            last_modified: None,
-            validated_at: START,
-        })
-    }
+    const TILE: Confirmed = Confirmed::Tile(START);
 
-    fn after(stored: &Stored, seconds: u64) -> Assessment {
+    fn after(stored: Confirmed, seconds: u64) -> Assessment {
         POLICY.assess(stored, START + Duration::from_secs(seconds))
     }
 
     #[test]
     fn a_tile_goes_through_all_stages() {
-        let at = |seconds| after(&tile(), seconds);
+        let at = |seconds| after(TILE, seconds);
         assert_eq!((at(0).freshness, at(0).ttl), (Freshness::Fresh, 100));
         assert_eq!((at(99).freshness, at(99).ttl), (Freshness::Fresh, 1));
         assert_eq!(
@@ -149,19 +140,17 @@ mod tests {
 
     #[test]
     fn a_stale_absence_is_asked_about_first() {
-        let absence = Stored::Absence(StoredAbsence {
-            validated_at: START,
-        });
-        assert_eq!(after(&absence, 9).freshness, Freshness::Fresh);
-        assert_eq!(after(&absence, 10).freshness, Freshness::RevalidateFirst);
-        assert!(after(&absence, 10).usable_on_error);
+        let absence = Confirmed::Absence(START);
+        assert_eq!(after(absence, 9).freshness, Freshness::Fresh);
+        assert_eq!(after(absence, 10).freshness, Freshness::RevalidateFirst);
+        assert!(after(absence, 10).usable_on_error);
     }
 
     #[test]
     fn a_clock_set_back_loses_no_hit() {
         let before = |seconds: u64| {
             POLICY
-                .assess(&tile(), Timestamp::from_secs(START.secs() - seconds))
+                .assess(TILE, Timestamp::from_secs(START.secs() - seconds))
                 .freshness
         };
         assert_eq!(before(30), Freshness::Fresh);

@@ -7,166 +7,56 @@
 //!
 //! moka's clock is not ours: it bounds size, freshness is in what is stored.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+mod entry;
 
-use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
 use moka::notification::RemovalCause;
 use moka::ops::compute::Op;
 use moka::sync::Cache;
 
-use super::stored::{ContentHash, Stored, StoredTile};
+use self::entry::{Entry, Kind};
+use super::stored::{ContentHash, Stored};
 use crate::clock::Timestamp;
-use crate::origin::OriginErrorKind;
 use crate::tile::TileKey;
 
-/// What an entry takes besides its body: moka's bookkeeping, the key twice, and [`Entry`] itself,
-/// measured (`benches/memory.rs`).
-const ENTRY_OVERHEAD: u32 = 680;
+pub use self::entry::Held;
+
+/// What an entry takes besides its body: 96 bytes for the [`Entry`], 274 for moka with a key of 16
+/// bytes and a value of 8, and a share of what both leave unused in the allocator's pages. Measured,
+/// as is [`allocated`] (`benches/memory.rs`).
+const ENTRY_OVERHEAD: u64 = 388;
 
 /// A body shorter than this costs less in place than as an entry of its own.
 const SHARE_FROM: usize = 256;
 
-/// The first second that an HTTP date cannot say.
-const YEAR_10000: u64 = 253_402_300_800;
-
-/// A stored response in memory, with its answer's parts prepared.
-#[derive(Debug)]
-pub struct Entry {
-    /// What is stored. A shared body is not in here: it comes beside, in [`Held::body`].
-    stored: Stored,
-    shared: bool,
-    /// What every answer repeats, worked out once: the `ETag` of the bytes.
-    etag: Bytes,
-    /// And `Last-Modified`, where the origin gave one.
-    last_modified: Option<Bytes>,
-    /// When a revalidation last failed, in milliseconds since the epoch, and in the lowest three
-    /// bits how; 0 is never.
-    last_failure: AtomicU64,
-}
-
-impl Entry {
-    fn new(stored: Stored, shared: bool) -> Arc<Self> {
-        let (etag, last_modified) = match &stored {
-            Stored::Tile(tile) => (
-                Bytes::copy_from_slice(&tile.content.etag()),
-                tile.last_modified
-                    .filter(|secs| *secs < YEAR_10000)
-                    .map(|secs| {
-                        httpdate::fmt_http_date(Timestamp::from_secs(secs).to_system_time()).into()
-                    }),
-            ),
-            Stored::Absence(_) => (Bytes::new(), None),
-        };
-        let last_failure = AtomicU64::new(0);
-        Arc::new(Self {
-            stored,
-            shared,
-            etag,
-            last_modified,
-            last_failure,
-        })
-    }
-}
-
-/// A stored response, whole: what a look-up gives.
-#[derive(Debug, Clone)]
-pub struct Held {
-    entry: Arc<Entry>,
-    body: Bytes,
-}
-
-impl Held {
-    /// Holds a response that is in no tier, or not yet.
-    pub fn new(stored: Stored) -> Self {
-        let body = body_of(&stored);
-        Self {
-            entry: Entry::new(stored, false),
-            body,
-        }
-    }
-
-    /// What is stored; for the body ask [`Held::body`].
-    pub fn stored(&self) -> &Stored {
-        &self.entry.stored
-    }
-
-    /// The tile's bytes; empty for an absence.
-    pub fn body(&self) -> &Bytes {
-        &self.body
-    }
-
-    /// The tile's strong `ETag`, quotes included; empty for an absence.
-    pub fn etag(&self) -> &Bytes {
-        &self.entry.etag
-    }
-
-    /// The tile's `Last-Modified` as an HTTP date.
-    pub fn last_modified(&self) -> Option<&Bytes> {
-        self.entry.last_modified.as_ref()
-    }
-
-    /// The same response, confirmed by the origin at `validated_at`.
-    pub fn confirmed(&self, validated_at: Timestamp) -> Stored {
-        let mut stored = self.to_stored();
-        match &mut stored {
-            Stored::Tile(tile) => tile.validated_at = validated_at,
-            Stored::Absence(absence) => absence.validated_at = validated_at,
-        }
-        stored
-    }
-
-    /// A stored response with its body in place.
-    pub fn to_stored(&self) -> Stored {
-        let mut stored = self.entry.stored.clone();
-        if let Stored::Tile(tile) = &mut stored {
-            tile.body = self.body.clone();
-        }
-        stored
-    }
-
-    /// Remembers that a revalidation failed.
-    pub fn note_failure(&self, now: Timestamp, kind: OriginErrorKind) {
-        let place = OriginErrorKind::ALL
-            .iter()
-            .position(|k| *k == kind)
-            .unwrap_or(0);
-        self.entry
-            .last_failure
-            .store(now.millis() << 3 | place as u64, Ordering::Relaxed);
-    }
-
-    /// When and how a revalidation last failed.
-    pub fn failure(&self) -> Option<(Timestamp, OriginErrorKind)> {
-        let packed = self.entry.last_failure.load(Ordering::Relaxed);
-        let kind = OriginErrorKind::ALL.get(usize::try_from(packed & 7).ok()?)?;
-        (packed > 0).then(|| (Timestamp::from_millis(packed >> 3), *kind))
-    }
-}
-
-fn body_of(stored: &Stored) -> Bytes {
-    match stored {
-        Stored::Tile(tile) => tile.body.clone(),
-        Stored::Absence(_) => Bytes::new(),
-    }
-}
-
+/// What an entry is found by: a tile's key, or a body's hash, which has the top bit set. No tile's
+/// key has: places are numbers below 2^62.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum MemoryKey {
-    Tile(TileKey),
-    Body(ContentHash),
-}
+struct MemoryKey(u128);
 
-#[derive(Debug, Clone)]
-enum MemoryValue {
-    Entry(Arc<Entry>),
-    Body(Bytes),
+impl MemoryKey {
+    const BODY: u128 = 1 << 127;
+
+    fn tile(key: TileKey) -> Self {
+        Self(u128::from_le_bytes(key.to_bytes()))
+    }
+
+    /// One bit of the hash is lost: whoever finds the body compares all of it.
+    fn body(content: ContentHash) -> Self {
+        Self(u128::from_le_bytes(content.to_bytes()) | Self::BODY)
+    }
+
+    fn to_tile(self) -> Option<TileKey> {
+        (self.0 & Self::BODY == 0).then(|| TileKey::from_bytes(self.0.to_le_bytes()))
+    }
 }
 
 /// Tiles in memory, at most a capacity of bytes.
 #[derive(Debug)]
 pub struct MemoryTier {
-    cache: Cache<MemoryKey, MemoryValue, foldhash::fast::RandomState>,
+    cache: Cache<MemoryKey, Arc<Entry>, foldhash::fast::RandomState>,
     seen: SeenBodies,
     evictions: Arc<AtomicU64>,
 }
@@ -183,7 +73,7 @@ impl MemoryTier {
                     evicted.fetch_add(1, Ordering::Relaxed);
                 }
             })
-            .weigher(|_: &MemoryKey, value: &MemoryValue| weight(value))
+            .weigher(|_: &MemoryKey, entry: &Arc<Entry>| weight(entry))
             .build_with_hasher(foldhash::fast::RandomState::default());
         Self {
             cache,
@@ -194,134 +84,103 @@ impl MemoryTier {
 
     /// Looks a key up: one step for most tiles, two where the body is shared.
     pub fn lookup(&self, key: TileKey) -> Option<Held> {
-        let Some(MemoryValue::Entry(entry)) = self.cache.get(&MemoryKey::Tile(key)) else {
-            return None;
-        };
-        let body = match &entry.stored {
-            Stored::Tile(tile) if entry.shared => {
-                match self.cache.get(&MemoryKey::Body(tile.content)) {
-                    Some(MemoryValue::Body(body)) => body,
-                    _ => return None,
-                }
-            }
-            stored => body_of(stored),
-        };
-        Some(Held { entry, body })
+        let entry = self.cache.get(&MemoryKey::tile(key))?;
+        if entry.kind() == Kind::Reference {
+            let shared = self.shared_body(entry.content())?;
+            return Some(Held::with_shared(entry, shared));
+        }
+        Some(Held::whole(entry))
     }
 
-    /// Stores a response and gives it back as it is held.
+    fn shared_body(&self, content: ContentHash) -> Option<Arc<Entry>> {
+        let found = self.cache.get(&MemoryKey::body(content))?;
+        (found.content() == content).then_some(found)
+    }
+
+    /// Stores a response and gives it back as it is held. Its body is copied, into memory of its own
+    /// size: what it came in may be larger, and need not stay for its sake.
     pub fn put(&self, key: TileKey, stored: Stored) -> Held {
         let held = self.hold(stored);
-        let value = MemoryValue::Entry(held.entry.clone());
-        self.cache.insert(MemoryKey::Tile(key), value);
+        self.cache
+            .insert(MemoryKey::tile(key), held.entry().clone());
         held
     }
 
     /// An entry for a response, its body shared where another tile has the same.
-    fn hold(&self, mut stored: Stored) -> Held {
-        let mut body = body_of(&stored);
-        let mut shared = false;
-        if let Stored::Tile(tile) = &mut stored
-            && let Some(one) = self.share(tile.content, &body)
+    fn hold(&self, stored: Stored) -> Held {
+        if let Stored::Tile(tile) = &stored
+            && let Some(shared) = self.share(tile.content, &tile.body)
         {
-            body = one;
-            tile.body = Bytes::new();
-            shared = true;
+            return Held::with_shared(Entry::reference(stored), shared);
         }
-        Held {
-            entry: Entry::new(stored, shared),
-            body,
-        }
+        Held::whole(Entry::whole(stored))
     }
 
     /// Stores a response that the disk had, unless a newer one is there, and gives it back.
     pub fn promote(&self, key: TileKey, stored: Stored) -> Held {
         let held = self.hold(stored);
         self.cache
-            .entry(MemoryKey::Tile(key))
+            .entry(MemoryKey::tile(key))
             .and_compute_with(|current| {
-                let newer = current.is_some_and(|current| match current.value() {
-                    MemoryValue::Entry(there) => {
-                        there.stored.validated_at() > held.stored().validated_at()
-                    }
-                    MemoryValue::Body(_) => false,
-                });
+                let newer =
+                    current.is_some_and(|there| there.value().validated_at() > held.validated_at());
                 if newer {
                     Op::Nop
                 } else {
-                    Op::Put(MemoryValue::Entry(held.entry.clone()))
+                    Op::Put(held.entry().clone())
                 }
             });
         held
     }
 
     /// The one copy of a body that several tiles have, or `None` while only one is known to have it.
-    fn share(&self, content: ContentHash, body: &Bytes) -> Option<Bytes> {
+    fn share(&self, content: ContentHash, body: &[u8]) -> Option<Arc<Entry>> {
         if body.len() < SHARE_FROM {
             return None;
         }
-        let key = MemoryKey::Body(content);
-        match self.cache.get(&key) {
-            Some(MemoryValue::Body(one)) => Some(one),
-            _ if self.seen.again(content) => {
-                self.cache.insert(key, MemoryValue::Body(body.clone()));
-                Some(body.clone())
-            }
-            _ => None,
+        if let Some(one) = self.shared_body(content) {
+            return Some(one);
         }
+        self.seen.again(content).then(|| {
+            let one = Entry::of_body(content, body);
+            self.cache.insert(MemoryKey::body(content), one.clone());
+            one
+        })
     }
 
     /// Drops one tile.
     pub fn invalidate(&self, key: TileKey) -> bool {
-        self.cache.remove(&MemoryKey::Tile(key)).is_some()
+        self.cache.remove(&MemoryKey::tile(key)).is_some()
     }
 
     /// Drops every tile that matches. For purges: it takes a time in proportion to the entries.
     pub fn remove_matching(&self, matches: &dyn Fn(&TileKey) -> bool) -> u64 {
-        self.matching(matches, |key, _| {
-            self.cache.invalidate(&MemoryKey::Tile(key));
-        })
+        self.matching(matches, |key, _| self.cache.invalidate(&key))
     }
 
-    /// Gives every tile that matches another time of confirmation, absences are dropped.
+    /// Takes every tile that matches for confirmed no later than `validated_at`; absences are dropped.
     pub fn expire_matching(
         &self,
         matches: &dyn Fn(&TileKey) -> bool,
         validated_at: Timestamp,
     ) -> u64 {
-        self.matching(matches, |key, entry| match &entry.stored {
-            Stored::Absence(_) => self.cache.invalidate(&MemoryKey::Tile(key)),
-            Stored::Tile(tile) => {
-                let stored = Stored::Tile(StoredTile {
-                    validated_at: tile.validated_at.min(validated_at),
-                    ..tile.clone()
-                });
-                let stale = MemoryValue::Entry(Entry::new(stored, entry.shared));
-                // Only in place of what was looked at: a newer one is not stale.
-                self.cache
-                    .entry(MemoryKey::Tile(key))
-                    .and_compute_with(|current| {
-                        let same = current.is_some_and(|current| match current.value() {
-                            MemoryValue::Entry(there) => Arc::ptr_eq(there, entry),
-                            MemoryValue::Body(_) => false,
-                        });
-                        if same { Op::Put(stale) } else { Op::Nop }
-                    });
+        self.matching(matches, |key, entry| {
+            if entry.kind() == Kind::Absence {
+                return self.cache.invalidate(&key);
             }
+            entry.expire(validated_at);
         })
     }
 
     fn matching(
         &self,
         matches: &dyn Fn(&TileKey) -> bool,
-        change: impl Fn(TileKey, &Arc<Entry>),
+        change: impl Fn(MemoryKey, &Arc<Entry>),
     ) -> u64 {
         let mut changed = 0;
-        for (key, value) in &self.cache {
-            if let (MemoryKey::Tile(key), MemoryValue::Entry(entry)) = (*key, &value)
-                && matches(&key)
-            {
-                change(key, entry);
+        for (key, entry) in &self.cache {
+            if key.to_tile().is_some_and(|tile| matches(&tile)) {
+                change(*key, &entry);
                 changed += 1;
             }
         }
@@ -349,41 +208,55 @@ impl MemoryTier {
     }
 }
 
-fn weight(value: &MemoryValue) -> u32 {
-    let body = match value {
-        MemoryValue::Entry(entry) => match &entry.stored {
-            Stored::Tile(tile) => tile.body.len(),
-            Stored::Absence(_) => 0,
-        },
-        MemoryValue::Body(body) => body.len(),
+/// What an entry takes of the process's memory.
+fn weight(entry: &Entry) -> u32 {
+    let taken = ENTRY_OVERHEAD + allocated(entry.body_len()) + allocated(entry.validator_bytes());
+    u32::try_from(taken).unwrap_or(u32::MAX)
+}
+
+/// What an allocation of `len` bytes takes of mimalloc's pages: blocks come in four sizes to each power
+/// of two, and a page holds a whole number of them.
+fn allocated(len: usize) -> u64 {
+    const PAGES: [(usize, usize); 3] = [
+        (10 << 10, 64 << 10),
+        (84 << 10, 512 << 10),
+        (512 << 10, 4 << 20),
+    ];
+    let step = match len.saturating_sub(1).checked_ilog2() {
+        Some(log) if log >= 6 => 1 << (log - 2),
+        _ => 16,
     };
-    u32::try_from(body)
-        .unwrap_or(u32::MAX)
-        .saturating_add(ENTRY_OVERHEAD)
+    let block = len.next_multiple_of(step);
+    let page = PAGES.iter().find(|(largest, _)| block <= *largest);
+    let taken = match page {
+        Some((_, page)) if block > 0 => page / (page / block),
+        _ => block,
+    };
+    taken as u64
 }
 
 /// Which bodies were stored lately: a fixed table of hashes, the newest in its place. Forgetting
-/// one costs a second copy, never a wrong tile.
+/// one costs a second copy; taking one for another costs an entry that nobody shares. Neither is a
+/// wrong tile.
 #[derive(Debug)]
 struct SeenBodies {
-    slots: Box<[AtomicU64]>,
+    slots: Box<[AtomicU32]>,
 }
 
 impl SeenBodies {
-    /// A slot for each 4 KiB of capacity, at most 8 MiB of slots.
+    /// A slot for each 16 KiB of capacity, at most 4 MiB of slots. What is worth sharing is met often.
     fn for_capacity(capacity: u64) -> Self {
-        let slots = usize::try_from(capacity / 4096).unwrap_or(usize::MAX);
-        let slots = slots.next_power_of_two().clamp(1 << 10, 1 << 20);
+        let slots = (capacity / (16 << 10)).clamp(1 << 10, 1 << 20);
         Self {
-            slots: (0..slots).map(|_| AtomicU64::new(0)).collect(),
+            slots: (0..slots).map(|_| AtomicU32::new(0)).collect(),
         }
     }
 
     /// Notes a body; whether it had been noted before.
     fn again(&self, content: ContentHash) -> bool {
-        let hash = u128::from_le_bytes(content.to_bytes());
-        let place = usize::try_from(hash >> 64 & 0xffff_ffff).unwrap_or(0) % self.slots.len();
-        let mark = u64::try_from(hash & u128::from(u64::MAX)).unwrap_or(0);
+        let [a, b, c, d, e, f, g, h, ..] = content.to_bytes();
+        let place = u32::from_le_bytes([a, b, c, d]) as usize % self.slots.len();
+        let mark = u32::from_le_bytes([e, f, g, h]);
         self.slots[place].swap(mark, Ordering::Relaxed) == mark
     }
 }
@@ -391,7 +264,7 @@ impl SeenBodies {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::StoredAbsence;
+    use crate::cache::{StoredAbsence, StoredTile};
     use crate::origin::{ContentEncoding, OriginTile};
     use crate::tile::{KeySpace, Scale, TileCoord};
 
@@ -458,8 +331,7 @@ mod tests {
         tier.settle();
         let payload = u64::from(tiles) * 8192;
         let share = tier.weighted_bytes() * 100 / payload;
-        // 65 % are bodies; the rest is what entries take, and the next thing to make smaller.
-        assert!(share <= 74, "{share} % of the payload");
+        assert!(share <= 70, "{share} % of the payload");
         let sea = tier.lookup(key(5)).unwrap();
         let other_sea = tier.lookup(key(26)).unwrap();
         assert_eq!(
@@ -474,10 +346,7 @@ mod tests {
         let tier = MemoryTier::new(1 << 20);
         tier.put(key(1), tile(body(1)));
         let held = tier.put(key(2), tile(body(1)));
-        let Stored::Tile(stored) = held.stored() else {
-            panic!("a tile was stored")
-        };
-        tier.cache.invalidate(&MemoryKey::Body(stored.content));
+        tier.cache.invalidate(&MemoryKey::body(held.content()));
         assert!(tier.lookup(key(2)).is_none());
         assert!(
             tier.lookup(key(1)).is_some(),

@@ -22,6 +22,9 @@ use crate::metrics::{Metrics, TierLabel as Tier};
 use crate::origin::{Origin, OriginError, OriginErrorKind};
 use crate::tile::{Scale, TileCoord, TileKey, Tileset};
 
+/// How much longer than a fill may take its waiters wait for it.
+const LATE: Duration = Duration::from_secs(1);
+
 /// One tile that somebody wants.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
@@ -182,16 +185,18 @@ impl TileCache {
     pub async fn fill(&self, wanted: Wanted<'_>, now: Timestamp) -> Filled {
         let ticket = self.start(wanted, Purpose::Answer);
         let collapsed = ticket.collapsed;
-        // The origin keeps its deadline by itself; this one is for a disk that hangs.
-        let landed = timeout(self.shared.parts.deadline * 2, ticket.landed()).await;
-        let mut served = match landed {
+        // A fill ends by itself in that time, unless its thread is held up.
+        let patience = super::fill::longest(self.shared.parts.deadline) + LATE;
+        let flight = ticket.number;
+        let mut served = match timeout(patience, ticket.landed()).await {
             Ok(Some(filled)) => filled?,
             Ok(None) => {
                 let died = "the fill's task ended without a result";
                 return Err(OriginError::new(OriginErrorKind::Server, died));
             }
             Err(_) => {
-                let late = "the fill did not end within twice the origin's deadline";
+                self.shared.flights.give_up(wanted.key(), flight);
+                let late = "the fill did not end when its time was over";
                 return Err(OriginError::new(OriginErrorKind::Deadline, late));
             }
         };
@@ -238,7 +243,7 @@ impl TileCache {
         let parts = &self.shared.parts;
         let memory = parts.memory.as_ref().and_then(|tier| tier.lookup(key));
         Explained {
-            memory: memory.map(|held| (parts.policy.assess(held.stored(), now), held)),
+            memory: memory.map(|held| (parts.policy.assess(held.confirmed(), now), held)),
             disk: parts.disk.as_ref().and_then(|tier| tier.lookup_meta(&key)),
             filling: self.shared.flights.contains(key),
             now,
@@ -271,7 +276,9 @@ impl TileCache {
 pub enum Purge {
     /// Drops it.
     Hard,
-    /// Marks it stale: it is revalidated, and may still stand in while that happens or fails.
+    /// Marks it stale as of now: it is revalidated, and may still stand in while that happens or
+    /// fails, as long as if its freshness had just run out. 'No such tile' has no such time and is
+    /// dropped.
     Soft,
 }
 
@@ -349,7 +356,7 @@ impl Shared {
 
     /// Whether a held response may be answered now, and as what.
     fn judge(&self, held: Held, tier: Tier, now: Timestamp) -> Option<Served> {
-        let judged = self.parts.policy.assess(held.stored(), now);
+        let judged = self.parts.policy.assess(held.confirmed(), now);
         let status = match judged.freshness {
             Freshness::Fresh | Freshness::StaleWhileRevalidate => CacheStatus::Hit {
                 tier,
@@ -377,14 +384,15 @@ impl Shared {
         self.flights.forget(matches);
         let policy = self.parts.policy;
         let now = self.parts.clock.now();
-        // Just past fresh: both stale windows begin now.
+        // Just past fresh: both stale windows begin now, in both tiers. What has been stale for longer
+        // stays as stale as it is.
         let stale_since = Timestamp::from_millis(
             now.millis()
                 .saturating_sub(u64::try_from(policy.fresh.as_millis()).unwrap_or(u64::MAX)),
         );
         let disk = self.parts.disk.as_ref().map_or(0, |disk| match purge {
             Purge::Hard => disk.invalidate_matching(matches),
-            Purge::Soft => disk.expire_matching(matches),
+            Purge::Soft => disk.expire_matching(matches, stale_since),
         });
         self.purges.fetch_add(1, Ordering::AcqRel);
         self.flights.forget(matches);

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::body::Body;
 use super::encoding;
 use super::shield::shield;
-use crate::cache::{Assessment, Explained, Freshness, Held, Stored, Wanted};
+use super::tile_answer::http_date;
+use crate::cache::{Assessment, Explained, Freshness, Held, Wanted};
 use crate::clock::Timestamp;
 use crate::origin::OriginValidator;
 
@@ -44,24 +45,21 @@ fn in_memory(judged: Assessment, held: &Held, now: Timestamp) -> Value {
         },
         "ttl_seconds": judged.ttl,
         "usable_on_error": judged.usable_on_error,
-        "validated_seconds_ago": now.since(held.stored().validated_at()).as_secs(),
+        "validated_seconds_ago": now.since(held.validated_at()).as_secs(),
         "last_failure": held.failure().map(|(at, kind)| json!({
             "seconds_ago": now.since(at).as_secs(),
             "kind": format!("{kind:?}"),
         })),
     });
-    match held.stored() {
-        Stored::Absence(_) => json["absent"] = true.into(),
-        Stored::Tile(tile) => {
-            json["bytes"] = held.body().len().into();
-            json["etag"] = String::from_utf8_lossy(held.etag()).into();
-            json["content_encoding"] = encoding::name(tile.encoding).into();
-            json["origin_validator"] = tile.validator.as_ref().map(OriginValidator::as_str).into();
-            json["last_modified"] = held
-                .last_modified()
-                .map(|date| String::from_utf8_lossy(date))
-                .into();
-        }
+    if held.is_absence() {
+        json["absent"] = true.into();
+    } else {
+        let validator = held.validator();
+        json["bytes"] = held.body().len().into();
+        json["etag"] = String::from_utf8_lossy(&held.content().etag()).into();
+        json["content_encoding"] = encoding::name(held.encoding()).into();
+        json["origin_validator"] = validator.as_ref().map(OriginValidator::as_str).into();
+        json["last_modified"] = held.last_modified().and_then(http_date).into();
     }
     json
 }

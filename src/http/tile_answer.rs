@@ -16,10 +16,10 @@ use super::cache_status::{CACHE_STATUS, cache_status};
 use super::conditional::is_not_modified;
 use super::encoding;
 use super::problem::HttpError;
-use crate::cache::{Served, Stored, StoredTile};
+use crate::cache::{Held, Served};
 use crate::clock::Timestamp;
 use crate::metrics::Answer;
-use crate::origin::{ContentEncoding, OriginErrorKind};
+use crate::origin::OriginErrorKind;
 use crate::tile::{Access, MissingAnswer, TileFormat, TileKey, Tileset};
 
 /// `Cross-Origin-Resource-Policy` (Fetch standard): who may embed a tile without CORS.
@@ -55,9 +55,10 @@ pub struct Asked<'r> {
 
 /// Answers with what the caches gave.
 pub async fn respond(asked: Asked<'_>, served: &Served) -> (Response<Body>, Answer) {
-    let answered = match served.held.stored() {
-        Stored::Tile(tile) => respond_tile(asked, tile, served).await,
-        Stored::Absence(_) => Ok((respond_missing(asked), Answer::Missing)),
+    let answered = if served.held.is_absence() {
+        Ok((respond_missing(asked), Answer::Missing))
+    } else {
+        respond_tile(asked, &served.held).await
     };
     let (mut response, answer) =
         answered.unwrap_or_else(|problem: HttpError| (problem.response(), problem.answer()));
@@ -69,18 +70,17 @@ pub async fn respond(asked: Asked<'_>, served: &Served) -> (Response<Body>, Answ
 
 async fn respond_tile(
     asked: Asked<'_>,
-    tile: &StoredTile,
-    served: &Served,
+    held: &Held,
 ) -> Result<(Response<Body>, Answer), HttpError> {
-    let held = &served.held;
-    let coding = encoding::name(tile.encoding);
+    let coding = encoding::name(held.encoding());
     let decoded = coding.is_some_and(|coding| !encoding::accepts(asked.headers, coding));
+    let etag = held.content().etag();
     let etag = if decoded {
-        decoded_etag(held.etag())
+        decoded_etag(&etag)
     } else {
-        held.etag().clone()
+        Bytes::copy_from_slice(&etag)
     };
-    let not_modified = is_not_modified(asked.headers, &etag, tile.last_modified);
+    let not_modified = is_not_modified(asked.headers, &etag, held.last_modified());
 
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
@@ -94,8 +94,8 @@ async fn respond_tile(
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Ok((response, Answer::NotModified));
     }
-    if let Some(date) = held.last_modified() {
-        headers.insert(LAST_MODIFIED, value(date.clone()));
+    if let Some(date) = held.last_modified().and_then(http_date) {
+        headers.insert(LAST_MODIFIED, value(date.into()));
     }
     headers.insert(
         CONTENT_TYPE,
@@ -107,24 +107,23 @@ async fn respond_tile(
     protect(headers, asked.tileset);
     // HEAD may leave out a length that only the work of decoding would tell (RFC 9110 §9.3.2).
     if !decoded {
-        send(asked.method, &mut response, held.body().clone());
+        send(asked.method, &mut response, held.body().len(), || {
+            held.bytes()
+        });
     } else if asked.method != Method::HEAD {
-        let body = plain_body(asked, tile.encoding, held.body()).await?;
+        let body = plain_body(asked, held).await?;
         *response.body_mut() = body.into();
     }
     Ok((response, Answer::Tile))
 }
 
 /// The plain form of an encoded tile. What the origin calls encoded and cannot be decoded is damaged.
-async fn plain_body(
-    asked: Asked<'_>,
-    encoding: ContentEncoding,
-    body: &Bytes,
-) -> Result<Bytes, HttpError> {
+async fn plain_body(asked: Asked<'_>, held: &Held) -> Result<Bytes, HttpError> {
+    let encoding = held.encoding();
+    let body = held.bytes();
     let decoded = if body.len() <= DECODE_INLINE {
-        encoding::decode(encoding, body)
+        encoding::decode(encoding, &body)
     } else {
-        let body = body.clone();
         let decoding = tokio::task::spawn_blocking(move || encoding::decode(encoding, &body));
         decoding.await.map_err(|_| HttpError::Internal)?
     };
@@ -191,19 +190,19 @@ fn respond_missing(asked: Asked<'_>) -> Response<Body> {
     }
     *response.status_mut() = status;
     if status != StatusCode::NO_CONTENT {
-        send(asked.method, &mut response, body);
+        send(asked.method, &mut response, body.len(), || body);
     }
     response
 }
 
 /// Puts a body in place; for HEAD its length alone (RFC 9110 §9.3.2).
-fn send(method: &Method, response: &mut Response<Body>, body: Bytes) {
+fn send(method: &Method, response: &mut Response<Body>, len: usize, body: impl FnOnce() -> Bytes) {
     if method == Method::HEAD {
         response
             .headers_mut()
-            .insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+            .insert(CONTENT_LENGTH, HeaderValue::from(len));
     } else {
-        *response.body_mut() = body.into();
+        *response.body_mut() = body().into();
     }
 }
 
@@ -227,7 +226,16 @@ fn decoded_etag(etag: &[u8]) -> Bytes {
     tag.freeze()
 }
 
-/// A header value from prepared ASCII.
+/// The first second that an HTTP date cannot say.
+const YEAR_10000: u64 = 253_402_300_800;
+
+/// Seconds since the epoch as an HTTP date (RFC 9110 §5.6.7).
+pub(super) fn http_date(seconds: u64) -> Option<String> {
+    (seconds < YEAR_10000)
+        .then(|| httpdate::fmt_http_date(Timestamp::from_secs(seconds).to_system_time()))
+}
+
+/// A header value from ASCII.
 fn value(text: Bytes) -> HeaderValue {
     HeaderValue::from_maybe_shared(text).unwrap_or(HeaderValue::from_static(""))
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tilekeep::cache::{
     CacheStatus, DiskSettings, DiskTier, FreshnessPolicy, MemoryTier, Purge, Revalidation, Served,
-    Stored, TileCache, TileCacheParts, Wanted,
+    TileCache, TileCacheParts, Wanted,
 };
-use tilekeep::clock::Clock;
+use tilekeep::clock::{Clock, Timestamp};
 use tilekeep::metrics::{Metrics, OriginOutcome, TierLabel as Tier};
 use tilekeep::origin::failing::{FailingOrigin, Fault, Gate, MemoryOrigin};
 use tilekeep::origin::{OriginError, OriginErrorKind};
@@ -88,10 +88,8 @@ impl World {
     /// The body, or `None` for an absence, and how it came about.
     async fn got(&self, n: u32) -> (Option<String>, CacheStatus) {
         let served = self.get(n).await.unwrap();
-        let body = match served.held.stored() {
-            Stored::Tile(_) => Some(String::from_utf8(served.held.body().to_vec()).unwrap()),
-            Stored::Absence(_) => None,
-        };
+        let held = &served.held;
+        let body = (!held.is_absence()).then(|| String::from_utf8(held.body().to_vec()).unwrap());
         (body, served.status)
     }
 
@@ -279,6 +277,34 @@ async fn a_leader_that_fails_fails_its_waiters_once() {
     assert_eq!(world.origin.calls(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_fill_that_hangs_ends_and_the_next_request_starts_anew() {
+    let world = World::new();
+    world.put(1, "one");
+    world.origin.fail_next(1, Fault::Hang);
+    let late = world.get(1).await.unwrap_err();
+    assert_eq!(late.kind, OriginErrorKind::Deadline);
+    assert_eq!(world.cache.fills_in_flight(), 0);
+    assert_eq!(world.got(1).await.0.as_deref(), Some("one"));
+    // The same behind a stale answer, which nobody waits for.
+    world.pass(500);
+    world.origin.fail_next(1, Fault::Hang);
+    assert_eq!(world.got(1).await.1, hit(Tier::Memory, -400));
+    while world.cache.fills_in_flight() > 0 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    world.pass(6);
+    world.got(1).await;
+    world.settled().await;
+    assert_eq!(world.got(1).await.1, hit(Tier::Memory, 100));
+    // And where it has to be asked first, what is held stands in.
+    world.pass(2000);
+    world.origin.fail_next(1, Fault::Hang);
+    let error = OriginErrorKind::Deadline;
+    let stands_in = CacheStatus::StaleIfError { error, ttl: -1900 };
+    assert_eq!(world.got(1).await, (Some("one".to_owned()), stands_in));
+}
+
 #[tokio::test]
 async fn a_purge_is_in_effect_before_it_returns_also_for_fetches_under_way() {
     let world = Arc::new(World::new());
@@ -335,6 +361,79 @@ async fn a_soft_purge_revalidates_and_still_stands_in() {
     world.got(1).await;
     world.settled().await;
     assert_eq!(world.got(1).await.0.as_deref(), Some("two"));
+}
+
+/// What a soft purge leaves: stale as of now, and both windows count from there.
+async fn is_stale_as_of_the_purge(world: &World, tier: Tier, purged_at: Timestamp) {
+    let after = |seconds| purged_at + Duration::from_secs(seconds);
+    world
+        .origin
+        .fail_always(Fault::error(OriginErrorKind::Unreachable));
+    world.clock.set(after(990));
+    let (body, status) = world.got(1).await;
+    assert_eq!((body.as_deref(), status), (Some("one"), hit(tier, -990)));
+    world.settled().await;
+    world.clock.set(after(4990));
+    let (body, status) = world.got(1).await;
+    assert_eq!(body.as_deref(), Some("one"));
+    let error = OriginErrorKind::Unreachable;
+    assert_eq!(status, CacheStatus::StaleIfError { error, ttl: -4990 });
+    world.clock.set(after(5010));
+    assert!(world.get(1).await.is_err(), "past stale_if_error");
+    world.origin.heal();
+    assert_eq!(world.got(1).await.0.as_deref(), Some("one"));
+}
+
+#[tokio::test]
+async fn a_soft_purge_means_the_same_in_memory_on_disk_and_after_a_restart() {
+    let world = World::new();
+    world.put(1, "one");
+    world.got(1).await;
+    world.got(2).await;
+    world.pass(50);
+    let purged = world.cache.purge(Purge::Soft, |_| true);
+    assert_eq!(purged.memory, 2);
+    world.put(2, "come");
+    assert_eq!(
+        world.got(2).await.0.as_deref(),
+        Some("come"),
+        "an absence is dropped"
+    );
+    is_stale_as_of_the_purge(&world, Tier::Memory, world.clock.now()).await;
+
+    let folder = tempfile::tempdir().unwrap();
+    let settings = DiskSettings {
+        path: folder.path().join("cache"),
+        capacity: 64 << 20,
+    };
+    for restart in [false, true] {
+        let open = || DiskTier::open(settings.clone()).unwrap();
+        let mut world = World::with(None, Some(open()));
+        world.put(1, "one");
+        world.remove(2);
+        world.cache.purge(Purge::Hard, |_| true);
+        world.got(1).await;
+        world.got(2).await;
+        world.pass(50);
+        let purged_at = world.clock.now();
+        assert_eq!(world.cache.purge(Purge::Soft, |_| true).disk, 2);
+        if restart {
+            let disk = world.cache.disk().unwrap();
+            assert!(disk.close(Duration::from_secs(5)).await);
+            drop(world);
+            world = World::with(None, Some(open()));
+            let disk = world.cache.disk().unwrap();
+            assert!(disk.wait_recovered(Duration::from_secs(10)));
+            world.put(1, "one");
+        }
+        world.put(2, "come");
+        assert_eq!(
+            world.got(2).await.0.as_deref(),
+            Some("come"),
+            "an absence is dropped"
+        );
+        is_stale_as_of_the_purge(&world, Tier::Disk, purged_at).await;
+    }
 }
 
 #[tokio::test]
@@ -468,7 +567,7 @@ proptest! {
                     Step::Pass(seconds) => world.pass(seconds),
                     Step::Back(seconds) => {
                         let now = world.clock.now().secs();
-                        world.clock.set(tilekeep::clock::Timestamp::from_secs(now - seconds));
+                        world.clock.set(Timestamp::from_secs(now - seconds));
                     }
                     Step::Fail(kind) => {
                         world.origin.fail_next(1, Fault::error(kind));
@@ -498,10 +597,8 @@ proptest! {
                             assert!(age.is_none_or(|age| age >= 5010), "{age:?}: something could stand in");
                             continue;
                         };
-                        let body = match served.held.stored() {
-                            Stored::Absence(_) => None,
-                            Stored::Tile(_) => Some(served.held.body().to_vec()),
-                        };
+                        let given = &served.held;
+                        let body = (!given.is_absence()).then(|| given.body().to_vec());
                         let word = |body: Option<u8>| body.map(|b| BODIES[usize::from(b)].as_bytes().to_vec());
                         match served.status {
                             CacheStatus::Fetched { .. } => {

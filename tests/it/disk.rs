@@ -3,6 +3,7 @@
 mod capacity;
 mod damage;
 mod faults;
+mod held;
 mod kill;
 mod model;
 
@@ -271,22 +272,28 @@ fn a_purge_takes_what_matches_and_a_soft_one_only_its_freshness() {
     let dir = tempfile::tempdir().unwrap();
     let tier = open(dir.path(), ROOMY);
     for n in 0..300 {
-        put(&tier, key(n), &tile(n, 7, 600));
+        put(&tier, key(n), &tile(n, if n % 3 == 0 { 3 } else { 7 }, 600));
         if n == 150 {
             assert!(tier.wait_written(LONG)); // the rest may still be queued
         }
     }
     let column = |key: &TileKey| key.coord().unwrap().x();
+    put(&tier, key(300), &absence(7));
+    put(&tier, key(301), &absence(7));
     assert_eq!(tier.invalidate_matching(|key| column(key) < 200), 200);
-    assert_eq!(tier.expire_matching(|key| column(key) % 2 == 0), 50);
+    // Confirmed at five at the latest: who was older stays as old as it was.
+    let five = Timestamp::from_millis(5);
+    assert_eq!(tier.expire_matching(|key| column(key) % 2 == 0, five), 51);
     tier.touch(key(298), Timestamp::from_millis(9));
     let check = |tier: &DiskTier| {
-        for n in 0..300 {
+        for n in 0..302 {
             let at = get(tier, &key(n)).map(|stored| stored.validated_at().millis());
             let expected = match n {
-                0..200 => None,
+                0..200 | 300 => None,
                 298 => Some(9),
-                n if n % 2 == 0 => Some(0),
+                301 => Some(7),
+                n if n % 3 == 0 => Some(3),
+                n if n % 2 == 0 => Some(5),
                 _ => Some(7),
             };
             assert_eq!(at, expected, "{n}");

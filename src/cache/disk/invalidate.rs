@@ -7,7 +7,7 @@ use crate::cache::Stored;
 use crate::clock::Timestamp;
 use crate::tile::TileKey;
 
-use super::index::Place;
+use super::index::Shard;
 use super::ledger::{Line, Verdict};
 use super::record::Kind;
 use super::state::State;
@@ -48,11 +48,9 @@ impl State {
                 let before = self.next_sequence();
                 let keys = shard.matching(&predicate);
                 for key in keys {
-                    let queued = shard.pending.remove(&key).is_some();
-                    let entry = shard.entries.pop(&key);
-                    count += u64::from(queued || entry.is_some_and(|entry| !entry.is_bad()));
-                    let id = |place: Place| Some((place.slot(), shard.segment(place)?.id));
-                    segments.extend(entry.and_then(|entry| id(entry.place)));
+                    let (known, place) = bury(&mut shard, &key);
+                    count += u64::from(known);
+                    segments.extend(place);
                     lines.push(Line::dead(key, before));
                 }
             }
@@ -62,30 +60,35 @@ impl State {
         count
     }
 
-    pub(super) fn expire_matching(&self, predicate: impl Fn(&TileKey) -> bool) -> u64 {
+    pub(super) fn expire_matching(
+        &self,
+        predicate: impl Fn(&TileKey) -> bool,
+        validated_at: Timestamp,
+    ) -> u64 {
         self.queue.wait_recovered(RECOVERY);
         let mut count = 0;
         for nth in 0..super::index::SHARDS {
             let mut lines = Vec::new();
+            let mut segments = Vec::new();
             {
                 let mut shard = self.index.shard_at(nth);
                 let before = self.next_sequence();
                 for key in shard.matching(&predicate) {
-                    if let Some(pending) = shard.pending.get_mut(&key) {
-                        pending.validated_at = Timestamp::default();
-                    }
-                    if let Some(entry) = shard.entries.peek_mut(&key) {
-                        entry.set_validated_at(Timestamp::default());
-                    }
                     count += 1;
-                    lines.push(Line {
-                        key,
-                        before,
-                        verdict: Verdict::Stale,
+                    lines.push(match expire(&mut shard, &key, validated_at) {
+                        Some(at) => Line {
+                            key,
+                            before,
+                            verdict: Verdict::Stale(at),
+                        },
+                        None => {
+                            segments.extend(bury(&mut shard, &key).1);
+                            Line::dead(key, before)
+                        }
                     });
                 }
             }
-            self.write_down(&lines, Vec::new());
+            self.write_down(&lines, segments);
         }
         self.counters.expirations.add(count);
         count
@@ -160,4 +163,41 @@ impl State {
         shard.pending.insert(key, pending);
         sequence
     }
+}
+
+/// Takes a key out of the index: whether there was something under it, and the segment with its record.
+fn bury(shard: &mut Shard, key: &TileKey) -> (bool, Option<(u16, u64)>) {
+    let queued = shard.pending.remove(key).is_some();
+    let entry = shard.entries.pop(key);
+    let known = entry.is_some_and(|entry| !entry.is_bad());
+    let segment = entry.and_then(|entry| {
+        let segment = shard.segment(entry.place)?;
+        Some((entry.place.slot(), segment.id))
+    });
+    (queued || known, segment)
+}
+
+/// Sets a tile's time back, and says to when; `None` for an absence.
+fn expire(shard: &mut Shard, key: &TileKey, validated_at: Timestamp) -> Option<Timestamp> {
+    let mut at = validated_at;
+    let queued = shard.pending.get(key);
+    if let Some(pending) = queued {
+        if matches!(*pending.stored, Stored::Absence(_)) {
+            return None;
+        }
+        at = at.min(pending.validated_at);
+    }
+    if let Some(entry) = shard.entries.peek(key) {
+        if entry.kind() == Kind::Absence && queued.is_none() {
+            return None;
+        }
+        at = at.min(entry.validated_at());
+    }
+    if let Some(pending) = shard.pending.get_mut(key) {
+        pending.validated_at = at;
+    }
+    if let Some(entry) = shard.entries.peek_mut(key) {
+        entry.set_validated_at(at);
+    }
+    Some(at)
 }

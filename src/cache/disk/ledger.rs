@@ -1,16 +1,17 @@
 //! The ledger: what the segments must not be believed about any more.
 //!
 //! A segment cannot be changed, so an invalidation is a line here: 'records of this key from before
-//! this moment are dead', or stale. It is a file of its own rather than a record among the tiles
+//! this moment are dead', or count as confirmed at such a time and no later. It is a file of its own rather than a record among the tiles
 //! because a segment goes when space is needed, and a tombstone that went before what it buries
 //! would let it rise again. A line is kept as long as any segment has a record that it speaks of.
 //!
 //! | bytes | what |
 //! | --- | --- |
-//! | 0..32 | header: `TKlg`, version, zeros, XXH3-64 of the 24 bytes before |
-//! | each 32 | key, sequence number with the verdict in its lowest byte, XXH3-64 of the 24 bytes before |
+//! | 0..40 | header: `TKlg`, version, zeros, XXH3-64 of the 32 bytes before |
+//! | each 40 | key; sequence number with the verdict in its lowest byte; time in milliseconds since the epoch, or 0; XXH3-64 of the 32 bytes before |
 //!
-//! Segments that are being retired are here too.
+//! Segments that are being retired are here too. The ledger's version is its own: version 1 had lines of
+//! 32 bytes, without the time, and is rewritten when it is met. One of a later version is as good as lost.
 //!
 //! Invariant: a verdict is in the file before the caller hears of it. A ledger that is missing or
 //! damaged is a loss of truth, not of entries: then everything that it might have spoken of is
@@ -22,12 +23,17 @@ use std::path::Path;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::clock::Timestamp;
 use crate::tile::TileKey;
 
 use super::io::{DiskFile, DiskIo};
-use super::record::{FORMAT_VERSION, array_at, u64_at};
+use super::record::{array_at, u64_at};
 
-pub(super) const LINE_LEN: usize = 32;
+pub(super) const LINE_LEN: usize = 40;
+/// The ledger's format. Segments have their own, [`super::record::FORMAT_VERSION`].
+const VERSION: u8 = 2;
+/// The lines' length in version 1.
+const LINE_LEN_1: usize = 32;
 const MAGIC: [u8; 4] = *b"TKlg";
 /// Lines and header differ in their seeds too.
 const LINE_SEED: u64 = 0x6c69_6e65;
@@ -37,8 +43,9 @@ const LINE_SEED: u64 = 0x6c69_6e65;
 pub(super) enum Verdict {
     /// There are none.
     Dead,
-    /// They are stale.
-    Stale,
+    /// They count as confirmed then. A key has one record that counts, so this is that one's time
+    /// after a soft purge, and the newest line says it all. The epoch: as if never confirmed.
+    Stale(Timestamp),
     /// Those of every key are stale.
     AllStale,
     /// Not of a key, nor of a moment: the segment with this id is gone, even if it is there. What
@@ -77,30 +84,36 @@ impl Line {
 
     fn encode(self) -> [u8; LINE_LEN] {
         let mut bytes = [0; LINE_LEN];
-        let verdict = match self.verdict {
-            Verdict::Dead => 1,
-            Verdict::Stale => 2,
-            Verdict::AllStale => 3,
-            Verdict::Retired => 4,
+        let (verdict, at) = match self.verdict {
+            Verdict::Dead => (1, 0),
+            Verdict::Stale(at) => (2, at.millis()),
+            Verdict::AllStale => (3, 0),
+            Verdict::Retired => (4, 0),
         };
         bytes[..16].copy_from_slice(&self.key.to_bytes());
         bytes[16..24].copy_from_slice(&(self.before << 8 | verdict).to_le_bytes());
-        let checksum = xxh3_64_with_seed(&bytes[..24], LINE_SEED);
-        bytes[24..].copy_from_slice(&checksum.to_le_bytes());
+        bytes[24..32].copy_from_slice(&at.to_le_bytes());
+        seal(&mut bytes, LINE_SEED);
         bytes
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        if xxh3_64_with_seed(bytes.get(..24)?, LINE_SEED) != u64_at(bytes, 24) {
-            return None;
-        }
+        is_sealed(bytes, LINE_SEED).then(|| Self::read(bytes, u64_at(bytes, 24)))?
+    }
+
+    /// A line of version 1, whose soft purges had no time.
+    fn decode_1(bytes: &[u8]) -> Option<Self> {
+        is_sealed(bytes, LINE_SEED).then(|| Self::read(bytes, 0))?
+    }
+
+    fn read(bytes: &[u8], at: u64) -> Option<Self> {
         let word = u64_at(bytes, 16);
         Some(Self {
             key: TileKey::from_bytes(array_at(bytes, 0)),
             before: word >> 8,
             verdict: match word & 0xff {
                 1 => Verdict::Dead,
-                2 => Verdict::Stale,
+                2 => Verdict::Stale(Timestamp::from_millis(at)),
                 3 => Verdict::AllStale,
                 4 => Verdict::Retired,
                 _ => return None,
@@ -109,10 +122,30 @@ impl Line {
     }
 }
 
+/// Writes a checksum of what is before it into the last eight bytes.
+fn seal(bytes: &mut [u8], seed: u64) {
+    let end = bytes.len() - 8;
+    let checksum = xxh3_64_with_seed(&bytes[..end], seed);
+    bytes[end..].copy_from_slice(&checksum.to_le_bytes());
+}
+
+fn is_sealed(bytes: &[u8], seed: u64) -> bool {
+    let end = bytes.len().saturating_sub(8);
+    xxh3_64_with_seed(&bytes[..end], seed) == u64_at(bytes, end)
+}
+
+/// What the ledger says of one key.
+#[derive(Debug, Default, Clone, Copy)]
+struct OfKey {
+    dead_before: u64,
+    stale_before: u64,
+    confirmed_at: Timestamp,
+}
+
 /// What the lines come to, by key. Held during recovery and compaction only.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Verdicts {
-    keys: HashMap<TileKey, (u64, u64)>,
+    keys: HashMap<TileKey, OfKey>,
     all_stale: u64,
     retired: HashSet<u64>,
     /// The highest number that a line has.
@@ -122,33 +155,38 @@ pub(super) struct Verdicts {
 impl Verdicts {
     pub(super) fn add(&mut self, line: Line) {
         self.newest = self.newest.max(line.before);
-        let (dead, stale) = match line.verdict {
-            Verdict::Dead => (line.before, 0),
-            Verdict::Stale => (0, line.before),
-            Verdict::AllStale => {
-                self.all_stale = self.all_stale.max(line.before);
-                return;
+        match line.verdict {
+            Verdict::Dead => {
+                let known = self.keys.entry(line.key).or_default();
+                known.dead_before = known.dead_before.max(line.before);
             }
+            Verdict::Stale(at) => {
+                let known = self.keys.entry(line.key).or_default();
+                if known.stale_before <= line.before {
+                    (known.stale_before, known.confirmed_at) = (line.before, at);
+                }
+            }
+            Verdict::AllStale => self.all_stale = self.all_stale.max(line.before),
             Verdict::Retired => {
                 self.retired.insert(line.before);
-                return;
             }
-        };
-        let known = self.keys.entry(line.key).or_default();
-        *known = (known.0.max(dead), known.1.max(stale));
+        }
     }
 
     /// Records of the key with lower numbers are dead.
     pub(super) fn dead_before(&self, key: &TileKey) -> u64 {
-        self.keys.get(key).map_or(0, |known| known.0)
+        self.keys.get(key).map_or(0, |known| known.dead_before)
     }
 
-    /// Records of the key with lower numbers are stale.
-    pub(super) fn stale_before(&self, key: &TileKey) -> u64 {
-        self.keys
-            .get(key)
-            .map_or(0, |known| known.1)
-            .max(self.all_stale)
+    /// Records of the key with lower numbers count as confirmed at that time.
+    pub(super) fn stale_before(&self, key: &TileKey) -> (u64, Timestamp) {
+        let all = (self.all_stale, Timestamp::default());
+        match self.keys.get(key) {
+            Some(known) if known.stale_before > self.all_stale => {
+                (known.stale_before, known.confirmed_at)
+            }
+            _ => all,
+        }
     }
 
     /// Whether the segment with this id is gone, even if it is there.
@@ -170,11 +208,16 @@ impl Verdicts {
         }
         let retired = self.retired.iter();
         lines.extend(retired.map(|&id| Line::keyless(Verdict::Retired, id)));
-        for (&key, &(dead, stale)) in &self.keys {
+        for (&key, known) in &self.keys {
             let Some(&oldest) = oldest.get(&key) else {
                 continue;
             };
-            for (before, verdict) in [(dead, Verdict::Dead), (stale, Verdict::Stale)] {
+            let stale = Verdict::Stale(known.confirmed_at);
+            let said = [
+                (known.dead_before, Verdict::Dead),
+                (known.stale_before, stale),
+            ];
+            for (before, verdict) in said {
                 if before > oldest {
                     lines.push(Line {
                         key,
@@ -209,6 +252,8 @@ pub(super) struct Ledger {
 pub(super) enum Found {
     /// A whole ledger, and what it says.
     Whole(Ledger, Verdicts),
+    /// What a whole ledger of version 1 says: it has to be written anew.
+    Old(Verdicts),
     /// None, or one that cannot be trusted; and what can still be read of it.
     Lost(Verdicts),
 }
@@ -226,27 +271,19 @@ impl Ledger {
         };
         let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(0)];
         file.read_exact_at(&mut bytes, 0)?;
-        if bytes.first_chunk() != Some(&header()) {
+        if bytes.first_chunk() == Some(&header::<LINE_LEN_1>(1)) {
+            let whole = read_lines(&bytes, LINE_LEN_1, Line::decode_1, &mut verdicts);
+            return Ok(match whole {
+                Some(_) => Found::Old(verdicts),
+                None => Found::Lost(verdicts),
+            });
+        }
+        if bytes.first_chunk() != Some(&header::<LINE_LEN>(VERSION)) {
             return Ok(Found::Lost(verdicts));
         }
-        let mut good = LINE_LEN;
-        let mut whole = true;
-        for line in bytes[LINE_LEN..].chunks_exact(LINE_LEN) {
-            if let Some(line) = Line::decode(line) {
-                verdicts.add(line);
-                good += LINE_LEN;
-            } else {
-                whole = false;
-            }
-        }
-        // After a power failure the file's end can be zeros that were never replaced.
-        if !whole && bytes[good..].iter().all(|&byte| byte == 0) {
-            whole = true;
-        }
-        if !whole {
+        let Some(len) = read_lines(&bytes, LINE_LEN, Line::decode, &mut verdicts) else {
             return Ok(Found::Lost(verdicts));
-        }
-        let len = good as u64;
+        };
         file.set_len(len)?;
         Ok(Found::Whole(Self { file, len }, verdicts))
     }
@@ -263,7 +300,7 @@ impl Ledger {
             _ => {}
         }
         let file = io.create(draft)?;
-        let mut bytes = header().to_vec();
+        let mut bytes = header::<LINE_LEN>(VERSION).to_vec();
         bytes.extend(lines.iter().flat_map(|line| line.encode()));
         file.write_all_at(&bytes, 0)?;
         // A rename can reach the disk before the bytes do.
@@ -307,12 +344,32 @@ impl Ledger {
     }
 }
 
-fn header() -> [u8; LINE_LEN] {
-    let mut bytes = [0; LINE_LEN];
+/// Reads the lines behind the header, and says up to where they are; `None` if any is damaged.
+fn read_lines(
+    bytes: &[u8],
+    len: usize,
+    decode: impl Fn(&[u8]) -> Option<Line>,
+    verdicts: &mut Verdicts,
+) -> Option<u64> {
+    let mut good = len;
+    let mut whole = true;
+    for line in bytes[len..].chunks_exact(len) {
+        if let Some(line) = decode(line) {
+            verdicts.add(line);
+            good += len;
+        } else {
+            whole = false;
+        }
+    }
+    // After a power failure the file's end can be zeros that were never replaced.
+    (whole || bytes[good..].iter().all(|&byte| byte == 0)).then_some(good as u64)
+}
+
+fn header<const LEN: usize>(version: u8) -> [u8; LEN] {
+    let mut bytes = [0; LEN];
     bytes[..4].copy_from_slice(&MAGIC);
-    bytes[4] = FORMAT_VERSION;
-    let checksum = xxh3_64_with_seed(&bytes[..24], 0);
-    bytes[24..].copy_from_slice(&checksum.to_le_bytes());
+    bytes[4] = version;
+    seal(&mut bytes, 0);
     bytes
 }
 
@@ -329,9 +386,12 @@ mod tests {
         }
     }
 
+    const AT: Timestamp = Timestamp::from_secs(1_790_000_000);
+    const STALE: Verdict = Verdict::Stale(AT);
+
     fn found(path: &Path) -> (bool, Verdicts) {
         match Ledger::open(&DiskIo::System, path).unwrap() {
-            Found::Whole(_, verdicts) => (true, verdicts),
+            Found::Whole(_, verdicts) | Found::Old(verdicts) => (true, verdicts),
             Found::Lost(verdicts) => (false, verdicts),
         }
     }
@@ -342,10 +402,10 @@ mod tests {
         let (draft, path) = (dir.path().join("draft"), dir.path().join("ledger"));
         let mut ledger = Ledger::create(&DiskIo::System, &draft, &path, &[]).unwrap();
         ledger
-            .append(&[line(3, Verdict::Dead), line(4, Verdict::Stale)])
+            .append(&[line(3, Verdict::Dead), line(4, STALE)])
             .unwrap();
         ledger
-            .append(&[line(6, Verdict::Dead), line(9, Verdict::Stale)])
+            .append(&[line(6, Verdict::Dead), line(9, STALE)])
             .unwrap();
         let (whole, verdicts) = found(&path);
         let key = |n| line(n, Verdict::Dead).key;
@@ -355,19 +415,19 @@ mod tests {
                 verdicts.dead_before(&key(0)),
                 verdicts.stale_before(&key(0))
             ),
-            (6, 9)
+            (6, (9, AT))
         );
         assert_eq!(
             (
                 verdicts.dead_before(&key(1)),
                 verdicts.stale_before(&key(1))
             ),
-            (0, 4)
+            (0, (4, AT))
         );
         let oldest = HashMap::from([(key(0), 6), (key(1), 1)]);
         let mut kept = verdicts.lines(&oldest);
         kept.sort_unstable_by_key(|line| line.before);
-        assert_eq!(kept, [line(4, Verdict::Stale), line(9, Verdict::Stale)]);
+        assert_eq!(kept, [line(4, STALE), line(9, STALE)]);
     }
 
     #[test]
@@ -377,7 +437,7 @@ mod tests {
         let lines: Vec<Line> = (1..20).map(|n| line(n, Verdict::Dead)).collect();
         drop(Ledger::create(&DiskIo::System, &draft, &path, &lines).unwrap());
         let good = std::fs::read(&path).unwrap();
-        std::fs::write(&path, [&good[..], &good[32..50]].concat()).unwrap();
+        std::fs::write(&path, [&good[..], &good[40..60]].concat()).unwrap();
         assert!(found(&path).0);
         assert_eq!(std::fs::read(&path).unwrap(), good);
         std::fs::write(&path, [&good[..], &[0; 100]].concat()).unwrap();
@@ -388,9 +448,64 @@ mod tests {
             std::fs::write(&path, &bad).unwrap();
             let (whole, verdicts) = found(&path);
             assert!(!whole, "byte {at}");
-            assert!(at < 32 || verdicts.newest >= 18);
+            assert!(at < LINE_LEN || verdicts.newest >= 18);
         }
         std::fs::remove_file(&path).unwrap();
         assert!(!found(&path).0);
+    }
+
+    #[test]
+    fn the_format_on_disk_is_these_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (draft, path) = (dir.path().join("draft"), dir.path().join("ledger"));
+        let lines = [line(3, Verdict::Dead), line(7, STALE)];
+        drop(Ledger::create(&DiskIo::System, &draft, &path, &lines).unwrap());
+        let bytes = std::fs::read(&path).unwrap();
+        let hex = bytes.iter().fold(String::new(), |mut text, byte| {
+            use std::fmt::Write;
+            write!(text, "{byte:02x}").unwrap();
+            text
+        });
+        assert_eq!(hex, GOLDEN);
+    }
+
+    // Change it only together with VERSION.
+    const GOLDEN: &str = concat!(
+        "544b6c6702000000000000000000000000000000000000000000000000000000644f60fa7a3e048d",
+        "0000000000000000000000000000000001030000000000000000000000000000993dae1bd8e7bc6a",
+        "010000000000000000000000000000000207000000000000006c50c4a0010000eddd07eaf4bbd463",
+    );
+
+    /// What version 1 wrote: header, key 1 dead before 3, key 1 stale before 7.
+    const VERSION_1: &str = concat!(
+        "544b6c6701000000000000000000000000000000000000005a500dee64e0081d",
+        "010000000000000000000000000000000103000000000000cabd69274cb80058",
+        "0100000000000000000000000000000002070000000000002ac8bcddfb33f3ee",
+    );
+
+    #[test]
+    fn a_ledger_of_version_1_is_understood_and_written_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger");
+        let digits = VERSION_1.as_bytes().chunks_exact(2);
+        let bytes: Vec<u8> = digits
+            .map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap())
+            .collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let Found::Old(verdicts) = Ledger::open(&DiskIo::System, &path).unwrap() else {
+            panic!("not understood");
+        };
+        let key = TileKey::from_bytes(1_u128.to_le_bytes());
+        assert_eq!(verdicts.dead_before(&key), 3);
+        assert_eq!(verdicts.stale_before(&key), (7, Timestamp::default()));
+        let draft = dir.path().join("draft");
+        drop(Ledger::create(&DiskIo::System, &draft, &path, &verdicts.all_lines()).unwrap());
+        let Found::Whole(_, again) = Ledger::open(&DiskIo::System, &path).unwrap() else {
+            panic!("not written anew");
+        };
+        assert_eq!(again.stale_before(&key), (7, Timestamp::default()));
+        assert_eq!(again.dead_before(&key), 3);
+        std::fs::write(&path, [&bytes[..40], &[9], &bytes[41..]].concat()).unwrap();
+        assert!(!found(&path).0, "damaged");
     }
 }

@@ -139,8 +139,9 @@ impl Writer {
             if found.sequence < recovering.verdicts.dead_before(&found.key) {
                 return None;
             }
-            if found.sequence < recovering.verdicts.stale_before(&found.key) {
-                validated_at = Timestamp::default();
+            let (before, at) = recovering.verdicts.stale_before(&found.key);
+            if found.sequence < before {
+                validated_at = at;
             }
         }
         let dead = |before| Line::dead(found.key, before);
@@ -191,7 +192,7 @@ impl Writer {
             let newest = lock(&self.state.recovering)
                 .as_ref()
                 .is_some_and(|recovering| {
-                    sequence > recovering.verdicts.stale_before(&key)
+                    sequence > recovering.verdicts.stale_before(&key).0
                         && !recovering.touched.contains(&key)
                 });
             if same

@@ -12,7 +12,7 @@ enum Act {
     Touch(u32, u64),
     Invalidate(u32),
     Purge(u32),
-    Expire(u32),
+    Expire(u32, u64),
     Get(u32),
     Written,
     Restart(bool),
@@ -27,7 +27,7 @@ fn acts(keys: u32, longest: usize) -> impl Strategy<Value = Vec<Act>> {
         4 => (0..keys, 1..1000_u64).prop_map(|(n, at)| Act::Touch(n, at)),
         2 => (0..keys).prop_map(Act::Invalidate),
         1 => (1..9_u32).prop_map(Act::Purge),
-        1 => (1..9_u32).prop_map(Act::Expire),
+        1 => (1..9_u32, 1..1000_u64).prop_map(|(nth, at)| Act::Expire(nth, at)),
         8 => (0..keys).prop_map(Act::Get),
         2 => Just(Act::Written),
         1 => any::<bool>().prop_map(Act::Restart),
@@ -119,10 +119,14 @@ fn run(acts: &[Act], capacity: u64, keys: u32, exact: bool) {
                 tier.invalidate_matching(|key| matches(key, nth));
                 model.retain(|key, _| !matches(key, nth));
             }
-            Act::Expire(nth) => {
-                tier.expire_matching(|key| matches(key, nth));
+            Act::Expire(nth, at) => {
+                tier.expire_matching(|key| matches(key, nth), Timestamp::from_millis(at));
+                let absent = |held: &Held| matches!(held.stored, Stored::Absence(_));
+                model.retain(|key, held| !(matches(key, nth) && absent(held)));
                 for (_, held) in model.iter_mut().filter(|(key, _)| matches(key, nth)) {
-                    held.validated = vec![0];
+                    held.validated
+                        .iter_mut()
+                        .for_each(|time| *time = at.min(*time));
                 }
             }
             Act::Get(n) => check(&tier, &model, n),

@@ -1,0 +1,404 @@
+//! What memory keeps beside a tile's bytes: as little as its answers need.
+//!
+//! An entry is one allocation of 96 bytes, and its body another, of the body's own size; an answer's
+//! [`Bytes`] hold the entry. `ETag` and `Last-Modified` are not kept as text: making them from the
+//! hash and the date takes an answer no longer than reaching for two more places in memory does, and
+//! kept they would take as much as the rest of an entry. S3's validator is an MD5 in quotes nearly
+//! always, and is kept as its 16 bytes then.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use super::super::freshness::Confirmed;
+use super::super::stored::{ContentHash, Stored, StoredAbsence, StoredTile};
+use crate::clock::Timestamp;
+use crate::origin::{ContentEncoding, OriginErrorKind, OriginValidator};
+
+/// What an entry stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A tile with its body.
+    Tile,
+    /// A tile whose body is an entry of its own, which others share.
+    Reference,
+    /// 'No such tile'.
+    Absence,
+    /// A body that references share.
+    Body,
+}
+
+/// One entry of the memory tier.
+#[derive(Debug)]
+pub(super) struct Entry {
+    body: Box<[u8]>,
+    content: ContentHash,
+    validator: Validator,
+    /// When the origin last confirmed it, in milliseconds since the epoch. A soft purge sets it back.
+    validated_at: AtomicU64,
+    /// When a revalidation last failed, in milliseconds since the epoch, and in the lowest three
+    /// bits how; 0 is never.
+    last_failure: AtomicU64,
+    last_modified: Seconds,
+    encoding: ContentEncoding,
+    kind: Kind,
+}
+
+impl Entry {
+    /// An entry for a response with its body.
+    pub(super) fn whole(stored: Stored) -> Arc<Self> {
+        let body = match &stored {
+            Stored::Tile(tile) => tile.body.as_ref().into(),
+            Stored::Absence(_) => Box::default(),
+        };
+        let mut entry = Self::without_body(stored);
+        if entry.kind == Kind::Reference {
+            entry.kind = Kind::Tile;
+        }
+        entry.body = body;
+        Arc::new(entry)
+    }
+
+    /// An entry for a response whose body is elsewhere.
+    pub(super) fn reference(stored: Stored) -> Arc<Self> {
+        Arc::new(Self::without_body(stored))
+    }
+
+    /// An entry for a body that tiles share.
+    pub(super) fn of_body(content: ContentHash, body: &[u8]) -> Arc<Self> {
+        Arc::new(Self {
+            body: body.into(),
+            content,
+            ..Self::bare(Kind::Body, Timestamp::default())
+        })
+    }
+
+    fn without_body(stored: Stored) -> Self {
+        match stored {
+            Stored::Tile(tile) => Self {
+                content: tile.content,
+                validator: Validator::new(tile.validator.as_ref()),
+                last_modified: Seconds::new(tile.last_modified),
+                encoding: tile.encoding,
+                ..Self::bare(Kind::Reference, tile.validated_at)
+            },
+            Stored::Absence(absence) => Self::bare(Kind::Absence, absence.validated_at),
+        }
+    }
+
+    fn bare(kind: Kind, validated_at: Timestamp) -> Self {
+        Self {
+            body: Box::default(),
+            content: ContentHash::from_bytes([0; 16]),
+            validator: Validator::None,
+            validated_at: AtomicU64::new(validated_at.millis()),
+            last_failure: AtomicU64::new(0),
+            last_modified: Seconds::new(None),
+            encoding: ContentEncoding::Identity,
+            kind,
+        }
+    }
+
+    /// From now on it counts as confirmed no later than this.
+    pub(super) fn expire(&self, validated_at: Timestamp) {
+        self.validated_at
+            .fetch_min(validated_at.millis(), Ordering::Relaxed);
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(super) fn content(&self) -> ContentHash {
+        self.content
+    }
+
+    pub(super) fn validated_at(&self) -> Timestamp {
+        Timestamp::from_millis(self.validated_at.load(Ordering::Relaxed))
+    }
+
+    /// How long the body in here is: a reference has none.
+    pub(super) fn body_len(&self) -> usize {
+        self.body.len()
+    }
+
+    /// What the validator takes beside the entry.
+    pub(super) fn validator_bytes(&self) -> usize {
+        match &self.validator {
+            Validator::Text(text) => text.len(),
+            Validator::None | Validator::Md5 { .. } => 0,
+        }
+    }
+}
+
+/// The body of an entry, as an owner of [`Bytes`].
+struct Body(Arc<Entry>);
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.body
+    }
+}
+
+/// A stored response, whole: what a look-up gives.
+#[derive(Debug, Clone)]
+pub struct Held {
+    entry: Arc<Entry>,
+    body: Place,
+}
+
+/// Where a held body is.
+#[derive(Debug, Clone)]
+enum Place {
+    /// In the entry.
+    Entry,
+    /// In another one, which tiles share.
+    Shared(Arc<Entry>),
+    /// In no entry.
+    Beside(Bytes),
+}
+
+impl Held {
+    /// Holds a response that is in no tier, or not yet.
+    pub fn new(stored: Stored) -> Self {
+        let body = match &stored {
+            Stored::Tile(tile) => Place::Beside(tile.body.clone()),
+            Stored::Absence(_) => Place::Entry,
+        };
+        let entry = Entry::reference(stored);
+        Self { entry, body }
+    }
+
+    /// An entry with its body.
+    pub(super) fn whole(entry: Arc<Entry>) -> Self {
+        let body = Place::Entry;
+        Self { entry, body }
+    }
+
+    /// An entry whose body is another.
+    pub(super) fn with_shared(entry: Arc<Entry>, shared: Arc<Entry>) -> Self {
+        let body = Place::Shared(shared);
+        Self { entry, body }
+    }
+
+    pub(super) fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
+    /// Whether this is the knowledge that there is no such tile.
+    pub fn is_absence(&self) -> bool {
+        self.entry.kind == Kind::Absence
+    }
+
+    /// The tile's bytes; empty for an absence.
+    pub fn body(&self) -> &[u8] {
+        match &self.body {
+            Place::Entry => &self.entry.body,
+            Place::Shared(shared) => &shared.body,
+            Place::Beside(body) => body,
+        }
+    }
+
+    /// The same to be sent: not copied, and valid for as long as it takes.
+    pub fn bytes(&self) -> Bytes {
+        match &self.body {
+            Place::Entry if self.entry.body.is_empty() => Bytes::new(),
+            Place::Entry => Bytes::from_owner(Body(Arc::clone(&self.entry))),
+            Place::Shared(shared) => Bytes::from_owner(Body(Arc::clone(shared))),
+            Place::Beside(body) => body.clone(),
+        }
+    }
+
+    /// Which bytes they are; the public `ETag` comes from it. Zeros for an absence.
+    pub fn content(&self) -> ContentHash {
+        self.entry.content
+    }
+
+    /// How they are encoded.
+    pub fn encoding(&self) -> ContentEncoding {
+        self.entry.encoding
+    }
+
+    /// When the object was written, in seconds since the epoch.
+    pub fn last_modified(&self) -> Option<u64> {
+        self.entry.last_modified.get()
+    }
+
+    /// What to ask the origin about it with.
+    pub fn validator(&self) -> Option<OriginValidator> {
+        self.entry.validator.get()
+    }
+
+    /// When the origin last confirmed it.
+    pub fn validated_at(&self) -> Timestamp {
+        self.entry.validated_at()
+    }
+
+    /// What was confirmed then: what the freshness is judged by.
+    pub fn confirmed(&self) -> Confirmed {
+        if self.is_absence() {
+            Confirmed::Absence(self.validated_at())
+        } else {
+            Confirmed::Tile(self.validated_at())
+        }
+    }
+
+    /// The same response, confirmed by the origin at `validated_at`.
+    pub fn confirmed_at(&self, validated_at: Timestamp) -> Stored {
+        if self.is_absence() {
+            return Stored::Absence(StoredAbsence { validated_at });
+        }
+        Stored::Tile(StoredTile {
+            body: self.bytes(),
+            content: self.content(),
+            encoding: self.encoding(),
+            validator: self.validator(),
+            last_modified: self.last_modified(),
+            validated_at,
+        })
+    }
+
+    /// A stored response with its body in place.
+    pub fn to_stored(&self) -> Stored {
+        self.confirmed_at(self.validated_at())
+    }
+
+    /// Remembers that a revalidation failed.
+    pub fn note_failure(&self, now: Timestamp, kind: OriginErrorKind) {
+        let place = OriginErrorKind::ALL
+            .iter()
+            .position(|k| *k == kind)
+            .unwrap_or(0);
+        self.entry
+            .last_failure
+            .store(now.millis() << 3 | place as u64, Ordering::Relaxed);
+    }
+
+    /// When and how a revalidation last failed.
+    pub fn failure(&self) -> Option<(Timestamp, OriginErrorKind)> {
+        let packed = self.entry.last_failure.load(Ordering::Relaxed);
+        let kind = OriginErrorKind::ALL.get(usize::try_from(packed & 7).ok()?)?;
+        (packed > 0).then(|| (Timestamp::from_millis(packed >> 3), *kind))
+    }
+}
+
+/// Seconds since the epoch in six bytes, or none: that is nine million years.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seconds([u8; 6]);
+
+impl Seconds {
+    const NONE: [u8; 6] = [0xff; 6];
+
+    fn new(seconds: Option<u64>) -> Self {
+        let bytes = seconds.unwrap_or(u64::MAX).to_le_bytes();
+        let [a, b, c, d, e, f, 0, 0] = bytes else {
+            return Self(Self::NONE);
+        };
+        Self([a, b, c, d, e, f])
+    }
+
+    fn get(self) -> Option<u64> {
+        let [a, b, c, d, e, f] = self.0;
+        (self.0 != Self::NONE).then(|| u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+    }
+}
+
+/// An [`OriginValidator`] in 24 bytes, where it is one that S3 makes of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Validator {
+    None,
+    /// `"<32 digits>"`, or `"<32 digits>-<parts>"` after a multipart upload.
+    Md5 {
+        sum: [u8; 16],
+        parts: Option<u16>,
+    },
+    Text(Box<str>),
+}
+
+impl Validator {
+    fn new(validator: Option<&OriginValidator>) -> Self {
+        let Some(text) = validator.map(OriginValidator::as_str) else {
+            return Self::None;
+        };
+        match Self::md5(text) {
+            // Whatever is unusual in its spelling stays as it was sent.
+            Some(md5) if md5.text().as_deref() == Some(text) => md5,
+            _ => Self::Text(text.into()),
+        }
+    }
+
+    fn md5(text: &str) -> Option<Self> {
+        let inside = text.strip_prefix('"')?.strip_suffix('"')?;
+        let (digits, parts) = match inside.split_once('-') {
+            Some((digits, parts)) => (digits, Some(parts.parse().ok()?)),
+            None => (inside, None),
+        };
+        let whole = (digits.len() == 32).then(|| u128::from_str_radix(digits, 16).ok())??;
+        let sum = whole.to_be_bytes();
+        Some(Self::Md5 { sum, parts })
+    }
+
+    fn text(&self) -> Option<String> {
+        match self {
+            Self::None => None,
+            Self::Text(text) => Some(text.to_string()),
+            Self::Md5 { sum, parts } => {
+                let mut text = format!("\"{:032x}", u128::from_be_bytes(*sum));
+                if let Some(parts) = parts {
+                    // Writing into a string does not fail.
+                    let _ = write!(text, "-{parts}");
+                }
+                text.push('"');
+                Some(text)
+            }
+        }
+    }
+
+    fn get(&self) -> Option<OriginValidator> {
+        OriginValidator::new(&self.text()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_one_allocation_of_96_bytes() {
+        assert_eq!(size_of::<Entry>() + 2 * size_of::<usize>(), 96);
+    }
+
+    #[test]
+    fn a_validator_comes_back_as_it_was_sent() {
+        for (text, compact) in [
+            ("\"0123456789abcdef0123456789abcdef\"", true),
+            ("\"00000000000000000000000000000000-1\"", true),
+            ("\"0123456789abcdef0123456789abcdef-65535\"", true),
+            ("\"0123456789abcdef0123456789abcdef-65536\"", false),
+            ("\"0123456789abcdef0123456789abcdef-07\"", false),
+            ("\"0123456789abcdef0123456789abcdef-+7\"", false),
+            ("\"0123456789ABCDEF0123456789abcdef\"", false),
+            ("\"+123456789abcdef0123456789abcdef\"", false),
+            ("\"0123456789abcdef\"", false),
+            ("0123456789abcdef0123456789abcdef", false),
+            ("W/\"0123456789abcdef0123456789abcdef\"", false),
+            ("\"\"", false),
+        ] {
+            let sent = OriginValidator::new(text);
+            let kept = Validator::new(sent.as_ref());
+            assert_eq!(kept.get(), sent, "{text}");
+            assert_eq!(matches!(kept, Validator::Md5 { .. }), compact, "{text}");
+        }
+        assert_eq!(Validator::new(None).get(), None);
+    }
+
+    #[test]
+    fn a_date_comes_back_in_six_bytes() {
+        for seconds in [None, Some(0), Some(1_700_000_000), Some((1 << 48) - 2)] {
+            assert_eq!(Seconds::new(seconds).get(), seconds);
+        }
+        assert_eq!(Seconds::new(Some(u64::MAX)).get(), None);
+    }
+}
