@@ -20,8 +20,8 @@ use tokio::net::TcpListener;
 pub use self::demo::{DemoOptions, demo};
 use self::tls::TlsError;
 use crate::auth::{
-    CookieError, KeyError, KeyMaterial, KeyRing, KeySettings, NoRandomness, OpenError, Scheme,
-    Secret, SessionSettings, Sessions, Users, UsersError,
+    CookieError, KeyError, KeyMaterial, KeyRing, KeySettings, NoRandomness, OpenError, QuotaClass,
+    QuotaLimit, Quotas, Scheme, Secret, SessionSettings, Sessions, Users, UsersError,
 };
 use crate::aws::{AssumeRole, Aws, AwsError, AwsSettings, CredentialSource};
 use crate::cache::{
@@ -35,7 +35,7 @@ use crate::http::front::{Front, FrontSettings};
 use crate::http::public::{PublicParts, PublicSide};
 use crate::http::server::Server;
 use crate::http::site::{self, Site};
-use crate::metrics::Metrics;
+use crate::metrics::{Label as _, Metrics};
 use crate::origin::Origin;
 use crate::origin::limits::{LimitSettings, Limited};
 use crate::origin::s3::S3Origin;
@@ -120,6 +120,8 @@ pub struct App {
     admin: Server,
     admin_side: axum::Router,
     cache: TileCache,
+    quotas: Arc<Quotas>,
+    clock: Clock,
     shutdown: Trigger,
     admin_shutdown: Trigger,
     ending: Shutdown,
@@ -173,10 +175,11 @@ impl App {
             None => Box::pin(s3_origin(&config, provided.credentials)).await?,
         };
         let cache = tile_cache(&config, origin, clock.clone(), metrics.clone()).await?;
-        let sessions = sessions(&config, provided.keys, &clock)?;
+        let quotas = Arc::new(quotas(&config, &metrics)?);
+        let sessions = sessions(&config, provided.keys, quotas.clone(), &clock)?;
         let users = match (provided.users, &config.login.users_file) {
             (Some(users), _) => Some(users),
-            (None, Some(path)) => Some(Users::open(path)?),
+            (None, Some(path)) => Some(Users::open(path, quotas.names())?),
             (None, None) => None,
         };
         let tilesets = Tilesets::new(
@@ -190,7 +193,7 @@ impl App {
             cache: cache.clone(),
             cors: cors(&config),
             missing: config.cache.missing,
-            clock,
+            clock: clock.clone(),
             metrics: metrics.clone(),
         });
         let site = Site {
@@ -201,6 +204,7 @@ impl App {
         let admin_parts = AdminParts {
             metrics: metrics.clone(),
             cache: cache.clone(),
+            quotas: quotas.clone(),
             tilesets: parts.tilesets.clone(),
             shutdown: ending.clone(),
             listen: addresses.admin,
@@ -225,6 +229,8 @@ impl App {
             admin: server(admin, None, admin_ending),
             admin_side: admin::router(Arc::new(admin_parts)),
             cache,
+            quotas,
+            clock,
             shutdown,
             admin_shutdown,
             ending,
@@ -256,7 +262,7 @@ impl App {
 
     /// Serves until the shutdown; then finishes open requests and queued disk writes within the grace.
     pub async fn run(self) {
-        let (grace, mut ending) = (self.grace, self.ending);
+        let (grace, mut ending) = (self.grace, self.ending.clone());
         let public_side = self.public_side;
         let admin_side = self.admin_side;
         let public = self.public.run(move |peer, request| {
@@ -276,7 +282,8 @@ impl App {
             ending.asked().await;
             tokio::time::Instant::now()
         };
-        let (asked, ..) = tokio::join!(asked, ended, admin);
+        let sweeping = sweep(&self.quotas, &self.clock, self.ending.clone());
+        let (asked, ..) = tokio::join!(asked, ended, admin, sweeping);
         let left = grace.saturating_sub(asked.elapsed());
         if let Some(disk) = self.cache.disk() {
             disk.close(left.max(Duration::from_secs(1))).await;
@@ -375,7 +382,12 @@ async fn disk_tier(path: &Path, capacity: u64) -> Result<DiskTier, AppError> {
     }
 }
 
-fn sessions(config: &Config, keys: Option<KeyRing>, clock: &Clock) -> Result<Sessions, AppError> {
+fn sessions(
+    config: &Config,
+    keys: Option<KeyRing>,
+    quotas: Arc<Quotas>,
+    clock: &Clock,
+) -> Result<Sessions, AppError> {
     let keys = match keys {
         Some(keys) => keys,
         None if config.session.keys.is_empty() => KeyRing::ephemeral()?,
@@ -396,8 +408,33 @@ fn sessions(config: &Config, keys: Option<KeyRing>, clock: &Clock) -> Result<Ses
         max_ttl: config.session.max_ttl,
         revocations,
         known_tokens: KNOWN_TOKENS,
+        quotas,
     };
     Ok(Sessions::open(settings, clock.now())?)
+}
+
+fn quotas(config: &Config, metrics: &Metrics) -> Result<Quotas, NoRandomness> {
+    let class = |class: &config::QuotaConfig| {
+        // From zero on, so that an alert sees the first refusal.
+        for limit in QuotaLimit::ALL {
+            metrics.quota_refusals.add(&class.name, *limit, 0);
+        }
+        QuotaClass {
+            name: class.name.clone(),
+            requests_per_second: class.requests_per_second,
+            burst: class.burst,
+            distinct_tiles_per_hour: class.distinct_tiles_per_hour,
+        }
+    };
+    Quotas::new(config.quotas.iter().map(class).collect())
+}
+
+/// Has the quotas forget what no longer counts, once a minute until the end.
+async fn sweep(quotas: &Quotas, clock: &Clock, mut ending: Shutdown) {
+    const PAUSE: Duration = Duration::from_mins(1);
+    while tokio::time::timeout(PAUSE, ending.asked()).await.is_err() {
+        quotas.sweep(clock.uptime());
+    }
 }
 
 /// Where ended sessions are remembered.

@@ -10,6 +10,7 @@ mod cache;
 mod item;
 mod not_yet;
 mod problem;
+mod quotas;
 mod secret;
 mod section;
 mod server;
@@ -28,6 +29,7 @@ use crate::tile::Access;
 pub use aws::{AssumeRole, Aws};
 pub use cache::{CacheConfig, OriginConfig};
 pub use problem::{ConfigProblems, Problem};
+pub use quotas::QuotaConfig;
 pub use secret::SecretValue;
 pub use section::Surroundings;
 pub use server::{Server, Tls};
@@ -51,6 +53,8 @@ pub struct Config {
     pub session: SessionConfig,
     /// `[login]`.
     pub login: Login,
+    /// `[[quotas]]` in the order of the file; none: nothing is limited.
+    pub quotas: Vec<QuotaConfig>,
     /// `[aws]`.
     pub aws: Aws,
     /// `[tilesets.*]` in the order of the file, at least one.
@@ -88,6 +92,7 @@ impl Config {
             cache: CacheConfig::read(&root.section("cache")),
             session: SessionConfig::read(&session),
             login: Login::read(&login),
+            quotas: QuotaConfig::read_all(root),
             tilesets: tilesets::read(&mut tilesets, &aws),
             aws,
         };

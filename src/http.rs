@@ -17,6 +17,7 @@ pub mod pages;
 pub mod problem;
 pub mod public;
 pub mod purge;
+mod quota;
 pub mod route;
 pub mod server;
 mod session;

@@ -23,7 +23,7 @@ use super::body::Body;
 use super::problem::HttpError;
 use super::purge::purge;
 use super::site::{for_router, problem};
-use crate::auth::{AuthError, bearer_token};
+use crate::auth::{AuthError, Quotas, bearer_token};
 use crate::cache::DiskStats;
 use crate::cache::TileCache;
 use crate::metrics::{DiskEvent, Label as _, Metrics, follow};
@@ -41,6 +41,8 @@ pub struct AdminParts {
     pub metrics: Arc<Metrics>,
     /// For gauges and purges.
     pub cache: TileCache,
+    /// For gauges.
+    pub quotas: Arc<Quotas>,
     /// What can be purged.
     pub tilesets: Tilesets,
     /// Not ready from the moment the end was asked for.
@@ -177,6 +179,13 @@ fn observe(parts: &AdminParts) {
         metrics.memory_entries.set(gauge(memory.entries()));
         follow(&metrics.memory_evictions, memory.evictions());
     }
+    metrics
+        .quota_people
+        .set(gauge(parts.quotas.people() as u64));
+    metrics
+        .quota_bytes
+        .set(gauge(parts.quotas.table_bytes() as u64));
+    follow(&metrics.quota_forgotten, parts.quotas.forgotten());
     if let Some(disk) = parts.cache.disk() {
         let stats = disk.stats();
         metrics.disk_bytes.set(gauge(stats.used_bytes));

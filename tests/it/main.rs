@@ -18,6 +18,8 @@ mod house;
 mod origin_contract;
 #[cfg(feature = "demo")]
 mod origin_s3;
+mod quota_simulation;
+mod quotas;
 mod sessions;
 mod support;
 mod tile_answers;
