@@ -1,7 +1,7 @@
 //! A table of tiles and the minute in which each was last asked for: open addressing, five bytes a slot.
 //!
 //! It keeps what it is told and judges nothing: which minutes still count is its owner's to say. A tile is
-//! a 32-bit print, so of 20,000 tiles that a person has seen, one in 200,000 unseen ones is taken for seen.
+//! a 32-bit print, so beside 20,000 tiles that a person has seen, one in 200,000 unseen ones is taken for one of them.
 
 /// The fewest slots of a table that holds anything.
 const LEAST: usize = 64;
@@ -50,15 +50,14 @@ impl Seen {
 
     /// The slot and the age of a tile that counts.
     pub(super) fn find(&self, print: u32) -> Option<(usize, u8)> {
-        for slot in self.path(print) {
+        let mut slot = self.home(print);
+        // Ends: a quarter of the slots are as new, and a table without any is asked nothing.
+        while let Some(here) = self.prints.get(slot).filter(|here| **here != 0) {
             // The ages are another cache line, touched only where it matters.
-            match self.prints[slot] {
-                0 => return None,
-                here if here == print && self.ages[slot] != GONE => {
-                    return Some((slot, self.ages[slot]));
-                }
-                _ => {}
+            if *here == print && self.ages[slot] != GONE {
+                return Some((slot, self.ages[slot]));
             }
+            slot = (slot + 1) & (self.slots() - 1);
         }
         None
     }
@@ -70,12 +69,13 @@ impl Seen {
 
     /// Adds a tile that is not there. The table must not be crowded.
     pub(super) fn insert(&mut self, print: u32, age: u8) {
-        let free = self.path(print).find(|slot| self.ages[*slot] == GONE);
-        if let Some(slot) = free {
-            self.used += usize::from(self.prints[slot] == 0);
-            self.prints[slot] = print;
-            self.ages[slot] = age;
+        let mut slot = self.home(print);
+        while self.ages[slot] != GONE {
+            slot = (slot + 1) & (self.slots() - 1);
         }
+        self.used += usize::from(self.prints[slot] == 0);
+        self.prints[slot] = print;
+        self.ages[slot] = age;
     }
 
     /// Drops all tiles of an age.
@@ -93,14 +93,12 @@ impl Seen {
         both.filter(|(_, age)| *age != GONE)
     }
 
-    /// The slots in which a tile may be, in the order of looking. (Multiplicative hashing: a thinned set's
-    /// prints have their top bits in common.)
-    fn path(&self, print: u32) -> impl Iterator<Item = usize> + use<> {
-        let slots = self.slots();
-        let bits = slots.checked_ilog2().unwrap_or(0);
+    /// The slot in which a tile is looked for first. (Multiplicative hashing: a thinned set's prints have
+    /// their top bits in common.)
+    fn home(&self, print: u32) -> usize {
+        let bits = self.slots().checked_ilog2().unwrap_or(0);
         let home = u64::from(print.wrapping_mul(0x9E37_79B1)) << bits >> 32;
-        let home = usize::try_from(home).unwrap_or(0);
-        (0..slots).map(move |step| (home + step) & (slots - 1))
+        usize::try_from(home).unwrap_or(0)
     }
 }
 
