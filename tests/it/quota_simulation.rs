@@ -223,9 +223,9 @@ fn of_a_thousand_people_with_maps_none_is_refused() {
     assert!(most > 5_000, "people who move: {most}");
 }
 
-/// The order in which a scraper walks a tileset at zoom 14: the tile's row in front of its column, as one
-/// number, by number.
-type Walk = fn(u64) -> u64;
+/// The order in which a scraper walks a tileset at zoom 14: of its n-th request, a number that no other tile
+/// has (small, so that counting is quick), and the tile: row and column as one number.
+type Walk = fn(u64) -> (usize, u64);
 
 const ROW: u64 = 1 << 14;
 
@@ -233,23 +233,28 @@ fn zoom_14(space: KeySpace, tile: u64) -> TileKey {
     place(space, 14, tile % ROW, tile / ROW % ROW).unwrap()
 }
 
-fn in_order(n: u64) -> u64 {
-    n
+fn in_order(n: u64) -> (usize, u64) {
+    (index(n), n)
 }
 
 /// Every tile once, in no order: a permutation of 28 bits.
-fn at_random(n: u64) -> u64 {
+fn at_random(n: u64) -> (usize, u64) {
     let mask = ROW * ROW - 1;
     let mixed = n.wrapping_mul(0x9e37_79b9) & mask;
     let mixed = (mixed ^ mixed >> 13).wrapping_mul(0x85eb_ca6b) & mask;
-    mixed ^ mixed >> 15
+    (index(n), mixed ^ mixed >> 15)
 }
 
 /// View after view of 6 × 5 tiles, as a map asks for them, half of each seen before.
-fn in_views(n: u64) -> u64 {
+fn in_views(n: u64) -> (usize, u64) {
     let (view, tile) = (n / 30, n % 30);
     let (column, row) = (view * 3 % ROW, view * 3 / ROW * 5);
-    (row + tile / 6) * ROW + (column + tile % 6) % ROW
+    let tile = (row + tile / 6) * ROW + (column + tile % 6) % ROW;
+    (index(tile), tile)
+}
+
+fn index(n: u64) -> usize {
+    usize::try_from(n).unwrap()
 }
 
 /// Five hours of asking as fast as the rate lets through, `tries` times a second once tiles are refused
@@ -258,17 +263,17 @@ fn scrape(budget: u32, tries: u32, walk: Walk) -> (usize, u64) {
     let quotas = quotas(viewer(budget));
     let spender = quotas.spender("scraper", None).unwrap().unwrap();
     let space = KeySpace::new("aerial", None);
-    let mut served: Vec<(u64, u64)> = Vec::new();
+    let mut served = Vec::new();
     let (mut asked, mut refused) = (0, 0);
     for second in 0..5 * 3_600 {
         let now = second * SECOND;
         let mut in_vain = 0;
         // A burst at first, then 200 a second.
         for _ in 0..if second == 0 { 1_000 } else { 200 } {
-            let tile = walk(asked);
+            let (number, tile) = walk(asked);
             asked += 1;
             if ask(&spender, zoom_14(space, tile), Uptime::from_nanos(now)) {
-                served.push((now, tile));
+                served.push((now, number));
             } else {
                 in_vain += 1;
                 if in_vain >= tries {
@@ -280,19 +285,7 @@ fn scrape(budget: u32, tries: u32, walk: Walk) -> (usize, u64) {
     }
     // It is a budget, not a ban: five hours are worth nearly five budgets.
     assert!(served.len() >= budget as usize * 9 / 2, "{}", served.len());
-    (most_in_an_hour(&numbered(&served)), refused)
-}
-
-/// Numbers tiles from 0 on, each by one number.
-fn numbered(served: &[(u64, u64)]) -> Vec<(u64, usize)> {
-    let mut tiles: Vec<u64> = served.iter().map(|(_, tile)| *tile).collect();
-    tiles.sort_unstable();
-    tiles.dedup();
-    let number = |tile: &u64| tiles.binary_search(tile).unwrap();
-    served
-        .iter()
-        .map(|(now, tile)| (*now, number(tile)))
-        .collect()
+    (most_in_an_hour(&served), refused)
 }
 
 fn a_scraper_gets_at_most(budget: u32, tries: u32, bound: usize) {
