@@ -31,7 +31,7 @@ use super::route::{Route, TileRoute};
 use super::site::{MAX_BODY, Peer, allow, for_router};
 use super::tile_answer::{Asked, respond};
 use crate::auth::{
-    AuthError, CookiePolicy, Permission, Scope, Session, Sessions, bearer_token,
+    AuthError, CookiePolicy, OverQuota, Permission, Scope, Session, Sessions, bearer_token,
     session_tokens_from_cookies,
 };
 use crate::cache::{TileCache, Wanted};
@@ -454,8 +454,8 @@ fn drop_body(response: &mut Response<Body>) {
 }
 
 #[cold]
-fn over_quota(problem: HttpError) -> Refusal {
-    Box::new(refuse(&problem))
+fn over_quota(over: OverQuota) -> Refusal {
+    Box::new(refuse(&HttpError::OverQuota(over)))
 }
 
 fn refuse(problem: &HttpError) -> (Response<Body>, Answer) {

@@ -1,6 +1,5 @@
-//! Spending a session's quota: the refusal's answer, its count and its line in the log.
+//! Spending a session's quota: a refusal is counted here, and told in the log.
 
-use super::problem::HttpError;
 use super::public::PublicParts;
 use crate::auth::{OverQuota, Session, Spender};
 use crate::clock::Uptime;
@@ -25,21 +24,21 @@ impl<'a> Purse<'a> {
     }
 
     /// Spends a request.
-    pub(super) fn request(&self) -> Result<(), HttpError> {
+    pub(super) fn request(&self) -> Result<(), OverQuota> {
         self.spender
             .spend_request(self.now)
-            .map_err(|over| self.refuse(over))
+            .inspect_err(|over| self.tell(*over))
     }
 
     /// Spends a tile, as [`Tileset::tile_identity`](crate::tile::Tileset::tile_identity) names it.
-    pub(super) fn tile(&self, tile: TileKey) -> Result<(), HttpError> {
+    pub(super) fn tile(&self, tile: TileKey) -> Result<(), OverQuota> {
         self.spender
             .spend_tile(tile, self.now)
-            .map_err(|over| self.refuse(over))
+            .inspect_err(|over| self.tell(*over))
     }
 
     #[cold]
-    fn refuse(&self, over: OverQuota) -> HttpError {
+    fn tell(&self, over: OverQuota) {
         let (class, limit) = (self.spender.class(), over.limit);
         self.parts.metrics.quota_refusals.add(class, limit, 1);
         if let Some(refusals) = self.spender.tell_refusals(self.now) {
@@ -47,6 +46,5 @@ impl<'a> Purse<'a> {
             let (limit, retry_after) = (limit.label(), over.retry_after.as_secs());
             tracing::warn!(%user, class, limit, refusals, retry_after, "over quota");
         }
-        HttpError::OverQuota(over)
     }
 }

@@ -1,6 +1,6 @@
 //! How many different tiles within the last hour, by one person.
 //!
-//! Not a HyperLogLog but a set: it is exact up to [`SAMPLE`] tiles, it forgets tile by tile as the hour
+//! Not a `HyperLogLog` but a set: it is exact up to [`SAMPLE`] tiles, it forgets tile by tile as the hour
 //! moves on, and it tells a tile that was seen from a new one, so that a person over the budget keeps their
 //! map. Of a larger budget a fixed share is counted: a tile is in the sample by its keyed hash, which no
 //! client can foresee, and the number of those, divided by the share, is the estimate. Its standard error
