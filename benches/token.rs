@@ -2,6 +2,7 @@
 //!
 //! The bound to keep: a known token under 300 ns whatever the algorithm, and no allocation.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +11,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use divan::{AllocProfiler, Bencher, black_box};
 use tilekeep::auth::{
-    Grants, KeyMaterial, KeyRing, KeySettings, Scope, Secret, Session, SessionSettings, Sessions,
-    session_tokens_from_cookies,
+    Grants, KeyMaterial, KeyRing, KeySettings, QuotaClass, Quotas, Scope, Secret, Session,
+    SessionSettings, Sessions, session_tokens_from_cookies,
 };
-use tilekeep::clock::Timestamp;
-use tilekeep::tile::{Bounds, Scale, TileAddress};
+use tilekeep::clock::{Clock, Timestamp};
+use tilekeep::tile::{Bounds, KeySpace, Scale, TileAddress, TileCoord, TileKey};
 
 #[global_allocator]
 static ALLOC: AllocProfiler = AllocProfiler::system();
@@ -60,6 +61,17 @@ fn keys(algorithm: Algorithm) -> KeyRing {
     KeyRing::new(vec![KeySettings { id, material }]).expect("a good key")
 }
 
+fn quotas() -> Quotas {
+    let viewer = QuotaClass {
+        name: "viewer".to_owned(),
+        // No bench asks faster.
+        requests_per_second: NonZeroU32::new(1_000_000_000),
+        burst: NonZeroU32::new(1_000_000_000),
+        distinct_tiles_per_hour: NonZeroU32::new(20_000),
+    };
+    Quotas::new(vec![viewer]).expect("randomness")
+}
+
 fn sessions(algorithm: Algorithm) -> Sessions {
     let settings = SessionSettings {
         keys: keys(algorithm),
@@ -67,6 +79,7 @@ fn sessions(algorithm: Algorithm) -> Sessions {
         max_ttl: Duration::from_hours(720),
         revocations: None,
         known_tokens: 16_384,
+        quotas: Arc::new(quotas()),
     };
     Sessions::open(settings, NOW).expect("sessions")
 }
@@ -133,6 +146,52 @@ fn known_token_from_a_cookie_header(bencher: Bencher) {
         let headers = [black_box(&header).as_bytes()];
         let tokens = session_tokens_from_cookies(headers, "__Host-tilekeep_session");
         sessions.authorize_cookies(&tokens, NOW)
+    });
+}
+
+/// Two thousand tiles, each asked for before, in turn.
+fn seen_tiles(session: &Session) -> Vec<TileKey> {
+    let space = KeySpace::new("world", None);
+    let uptime = Clock::System.uptime();
+    let spender = session.spender().expect("a quota");
+    let tile = |x| {
+        let coord = TileCoord::new(14, x, 5_000).expect("a tile");
+        TileKey::new(space, coord, Scale::One)
+    };
+    let tiles: Vec<_> = (0..2_000).map(tile).collect();
+    for tile in &tiles {
+        spender.spend_tile(*tile, uptime).expect("in the budget");
+    }
+    tiles
+}
+
+/// What a quota adds to a tile that was seen: the time, the rate, the table. The bound to keep: 60 ns.
+#[divan::bench(sample_size = 1000)]
+fn quota_of_a_seen_tile(bencher: Bencher) {
+    let (sessions, token) = busy(Algorithm::Hs256);
+    let session = sessions.authorize(&token, NOW).expect("valid");
+    let tiles = seen_tiles(&session);
+    let mut turn = tiles.iter().cycle();
+    bencher.bench_local(|| {
+        let uptime = Clock::System.uptime();
+        let spender = session.spender()?;
+        spender.spend_request(uptime).ok()?;
+        spender.spend_tile(*black_box(turn.next()?), uptime).ok()
+    });
+}
+
+/// A known token and a seen tile together.
+#[divan::bench(sample_size = 1000)]
+fn known_token_and_seen_tile(bencher: Bencher) {
+    let (sessions, token) = busy(Algorithm::Hs256);
+    let tiles = seen_tiles(&sessions.authorize(&token, NOW).expect("valid"));
+    let mut turn = tiles.iter().cycle();
+    bencher.bench_local(|| {
+        let session = sessions.authorize(black_box(&token), NOW).ok()?;
+        let uptime = Clock::System.uptime();
+        let spender = session.spender()?;
+        spender.spend_request(uptime).ok()?;
+        spender.spend_tile(*black_box(turn.next()?), uptime).ok()
     });
 }
 

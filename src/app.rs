@@ -23,8 +23,8 @@ use tokio::task::JoinHandle;
 pub use self::demo::{DemoOptions, demo};
 use self::tls::TlsError;
 use crate::auth::{
-    CookieError, KeyError, KeyMaterial, KeyRing, KeySettings, NoRandomness, OpenError, Scheme,
-    Secret, SessionSettings, Sessions, Throttle, Users, UsersError,
+    CookieError, KeyError, KeyMaterial, KeyRing, KeySettings, NoRandomness, OpenError, QuotaClass,
+    QuotaLimit, Quotas, Scheme, Secret, SessionSettings, Sessions, Throttle, Users, UsersError,
 };
 use crate::aws::{AssumeRole, Aws, AwsError, AwsSettings, CredentialSource};
 use crate::cache::{
@@ -39,7 +39,7 @@ use crate::http::places::ConnectionLimits;
 use crate::http::public::{PublicParts, PublicSide};
 use crate::http::server::Server;
 use crate::http::site::{self, Site};
-use crate::metrics::Metrics;
+use crate::metrics::{Label as _, Metrics};
 use crate::origin::Origin;
 use crate::origin::limits::{LimitSettings, Limited};
 use crate::origin::s3::S3Origin;
@@ -127,6 +127,8 @@ pub struct App {
     admin: Server,
     admin_side: axum::Router,
     cache: TileCache,
+    quotas: Arc<Quotas>,
+    clock: Clock,
     shutdown: Trigger,
     admin_shutdown: Trigger,
     ending: Shutdown,
@@ -182,11 +184,12 @@ impl App {
         };
         let cache = tile_cache(&config, origin, clock.clone(), metrics.clone()).await?;
         let (others, link) = cluster::open(&config, &clock, &metrics)?.unzip();
-        let sessions = sessions(&config, provided.keys, &clock)?
+        let quotas = Arc::new(quotas(&config, &metrics)?);
+        let sessions = sessions(&config, provided.keys, quotas.clone(), &clock)?
             .announcing_to(others.as_ref().map(cluster::announcing));
         let users = match (provided.users, &config.login.users_file) {
             (Some(users), _) => Some(users),
-            (None, Some(path)) => Some(Users::open(path)?),
+            (None, Some(path)) => Some(Users::open(path, quotas.names())?),
             (None, None) => None,
         };
         let tilesets = Tilesets::new(
@@ -200,7 +203,7 @@ impl App {
             cache: cache.clone(),
             cors: cors(&config),
             missing: config.cache.missing,
-            clock,
+            clock: clock.clone(),
             metrics: metrics.clone(),
         });
         let (issuers, oidc) =
@@ -220,6 +223,7 @@ impl App {
         let admin_parts = AdminParts {
             metrics: metrics.clone(),
             cache: cache.clone(),
+            quotas: quotas.clone(),
             tilesets: parts.tilesets.clone(),
             others: others.clone(),
             shutdown: ending.clone(),
@@ -259,6 +263,8 @@ impl App {
             admin: server(admin, None, admin_ending, admin_limits, None),
             admin_side: admin::router(Arc::new(admin_parts)),
             cache,
+            quotas,
+            clock,
             shutdown,
             admin_shutdown,
             ending,
@@ -291,7 +297,7 @@ impl App {
 
     /// Serves until the shutdown; then finishes open requests and queued disk writes within the grace.
     pub async fn run(self) {
-        let (grace, mut ending) = (self.grace, self.ending);
+        let (grace, mut ending) = (self.grace, self.ending.clone());
         let public_side = self.public_side;
         let admin_side = self.admin_side;
         let public = self.public.run(move |peer, request| {
@@ -311,7 +317,8 @@ impl App {
             ending.asked().await;
             tokio::time::Instant::now()
         };
-        let (asked, ..) = tokio::join!(asked, ended, admin);
+        let sweeping = sweep(&self.quotas, &self.clock, self.ending.clone());
+        let (asked, ..) = tokio::join!(asked, ended, admin, sweeping);
         // It has ended with the admin side; only what it was just writing down may take a moment.
         if let Some(sharing) = self.sharing {
             let _ = tokio::time::timeout(Duration::from_secs(1), sharing).await;
@@ -414,7 +421,12 @@ async fn disk_tier(path: &Path, capacity: u64) -> Result<DiskTier, AppError> {
     }
 }
 
-fn sessions(config: &Config, keys: Option<KeyRing>, clock: &Clock) -> Result<Sessions, AppError> {
+fn sessions(
+    config: &Config,
+    keys: Option<KeyRing>,
+    quotas: Arc<Quotas>,
+    clock: &Clock,
+) -> Result<Sessions, AppError> {
     let keys = match keys {
         Some(keys) => keys,
         None if config.session.keys.is_empty() => KeyRing::ephemeral()?,
@@ -435,8 +447,33 @@ fn sessions(config: &Config, keys: Option<KeyRing>, clock: &Clock) -> Result<Ses
         max_ttl: config.session.max_ttl,
         revocations,
         known_tokens: KNOWN_TOKENS,
+        quotas,
     };
     Ok(Sessions::open(settings, clock.now())?)
+}
+
+fn quotas(config: &Config, metrics: &Metrics) -> Result<Quotas, NoRandomness> {
+    let class = |class: &config::QuotaConfig| {
+        // From zero on, so that an alert sees the first refusal.
+        for limit in QuotaLimit::ALL {
+            metrics.quota_refusals.add(&class.name, *limit, 0);
+        }
+        QuotaClass {
+            name: class.name.clone(),
+            requests_per_second: class.requests_per_second,
+            burst: class.burst,
+            distinct_tiles_per_hour: class.distinct_tiles_per_hour,
+        }
+    };
+    Quotas::new(config.quotas.iter().map(class).collect())
+}
+
+/// Has the quotas forget what no longer counts, once a minute until the end.
+async fn sweep(quotas: &Quotas, clock: &Clock, mut ending: Shutdown) {
+    const PAUSE: Duration = Duration::from_mins(1);
+    while tokio::time::timeout(PAUSE, ending.asked()).await.is_err() {
+        quotas.sweep(clock.uptime());
+    }
 }
 
 /// Where ended sessions are remembered.

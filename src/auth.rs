@@ -5,8 +5,8 @@
 //! [`Session`], and [`Session::permits`] answers for each tile. Invariant: no `Session` exists
 //! whose signature was not verified here, and none is handed out that has expired or was ended.
 //!
-//! Left out on purpose: HTTP (no status code, no header type: cookies and bearers are bytes), the
-//! caches, and the counting of quotas — a session only says which class it has.
+//! Left out on purpose: HTTP (no status code, no header type: cookies and bearers are bytes) and the
+//! caches.
 
 mod claims;
 mod cookie;
@@ -16,6 +16,7 @@ mod keys;
 mod known;
 mod oidc;
 mod password;
+mod quotas;
 mod renewal;
 mod revocation;
 mod revocation_file;
@@ -44,6 +45,7 @@ pub use oidc::{
     LOGIN_COOKIE, Oidc, OidcError, OidcSettings, Returned, Started, TRANSACTION_LIFE, Transaction,
 };
 pub use password::{HashError, PasswordHash};
+pub use quotas::{OverQuota, QuotaClass, QuotaLimit, Quotas, Spender};
 pub use renewal::renewal_due;
 pub use revocation::{EndError, EndedMany, Revocations, RevocationsError};
 pub use session::{Permission, RevocationId, Session};
@@ -88,11 +90,14 @@ pub enum AuthError {
     /// It was ended.
     #[error("the session was ended")]
     Revoked,
+    /// `quota` names no class of this server.
+    #[error("the session's quota class is not one of this server's")]
+    UnknownQuota,
 }
 
 impl AuthError {
     /// Every outcome, for a metric's table of labels.
-    pub const ALL: [AuthError; 9] = [
+    pub const ALL: [AuthError; 10] = [
         Self::Missing,
         Self::TooLong,
         Self::Malformed,
@@ -102,6 +107,7 @@ impl AuthError {
         Self::Expired,
         Self::NotYetValid,
         Self::Revoked,
+        Self::UnknownQuota,
     ];
 
     /// The word for metrics and logs.
@@ -116,6 +122,7 @@ impl AuthError {
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
             Self::Revoked => "revoked",
+            Self::UnknownQuota => "unknown_quota",
         }
     }
 }

@@ -12,6 +12,7 @@ mod item;
 mod login;
 mod not_yet;
 mod problem;
+mod quotas;
 mod secret;
 mod section;
 mod server;
@@ -32,6 +33,7 @@ pub use cache::{CacheConfig, OriginConfig};
 pub use cluster::ClusterConfig;
 pub use login::{IssuerKeySource, Login, LoginGrants, LoginIssuer, LoginOidc};
 pub use problem::{ConfigProblems, Problem};
+pub use quotas::QuotaConfig;
 pub use secret::SecretValue;
 pub use section::Surroundings;
 pub use server::{Server, Tls};
@@ -55,6 +57,8 @@ pub struct Config {
     pub session: SessionConfig,
     /// `[login]`.
     pub login: Login,
+    /// `[[quotas]]` in the order of the file; none: nothing is limited.
+    pub quotas: Vec<QuotaConfig>,
     /// `[aws]`.
     pub aws: Aws,
     /// `[cluster]`; none: this node is alone.
@@ -94,6 +98,7 @@ impl Config {
             cache: CacheConfig::read(&root.section("cache")),
             session: SessionConfig::read(&session),
             login: Login::read(&login),
+            quotas: QuotaConfig::read_all(root),
             tilesets: tilesets::read(&mut tilesets, &aws),
             aws,
             cluster: ClusterConfig::read(&root.section("cluster")),

@@ -22,6 +22,7 @@ pub mod places;
 pub mod problem;
 pub mod public;
 pub mod purge;
+mod quota;
 pub mod route;
 pub mod server;
 mod session;

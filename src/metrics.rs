@@ -117,6 +117,41 @@ impl<A: Label, B: Label> CounterByTwo<A, B> {
     }
 }
 
+/// A counter for each configured name and each word of a closed set. A name has no series before it is
+/// counted under: with none configured there is nothing to count.
+#[derive(Debug, Clone)]
+pub struct CounterByName {
+    vec: IntCounterVec,
+    name: &'static str,
+    help: &'static str,
+}
+
+impl CounterByName {
+    fn new(
+        registry: &Registry,
+        name: &'static str,
+        help: &'static str,
+        labels: [&'static str; 2],
+    ) -> Self {
+        let vec = IntCounterVec::new(Opts::new(name, help), &labels).expect("a valid metric");
+        registry
+            .register(Box::new(vec.clone()))
+            .expect("a metric is registered once");
+        Self { vec, name, help }
+    }
+
+    /// Counts several, or none to begin the series. The name is one of the configuration's.
+    pub fn add(&self, name: &str, word: impl Label, count: u64) {
+        let labels = [name, word.label()];
+        self.vec.with_label_values(&labels).inc_by(count);
+    }
+
+    /// What has been counted.
+    pub fn get(&self, name: &str, word: impl Label) -> u64 {
+        self.vec.with_label_values(&[name, word.label()]).get()
+    }
+}
+
 /// Lifts a counter to a total that is kept elsewhere; counters never go back.
 pub fn follow(counter: &IntCounter, total: u64) {
     counter.inc_by(total.saturating_sub(counter.get()));
@@ -335,6 +370,14 @@ pub struct Metrics {
     pub logins: CounterBy<LoginWay>,
     /// Requests to identity providers.
     pub identity_requests: CounterBy<IdentityAnswer>,
+    /// Refusals by quota class and limit.
+    pub quota_refusals: CounterByName,
+    /// People whose spending is remembered.
+    pub quota_people: IntGauge,
+    /// Bytes of their tables of tiles.
+    pub quota_bytes: IntGauge,
+    /// People forgotten while something of theirs counted.
+    pub quota_forgotten: IntCounter,
     /// Events of the disk tier.
     pub disk: CounterBy<DiskEvent>,
     /// Bytes in the memory tier, as it accounts for them.
@@ -431,6 +474,27 @@ impl Metrics {
                 "Requests to identity providers, by how they ended.",
                 "outcome",
             ),
+            quota_refusals: CounterByName::new(
+                r,
+                "tilekeep_quota_refusals_total",
+                "Requests over a quota, by its class and limit.",
+                ["class", "limit"],
+            ),
+            quota_people: gauge(
+                r,
+                "tilekeep_quota_people",
+                "People whose spending is remembered, each class by itself.",
+            ),
+            quota_bytes: gauge(
+                r,
+                "tilekeep_quota_bytes",
+                "Bytes of the tables of tiles that count against budgets.",
+            ),
+            quota_forgotten: counter(
+                r,
+                "tilekeep_quota_forgotten_total",
+                "People forgotten for want of room while something of theirs counted.",
+            ),
             disk: CounterBy::new(
                 r,
                 "tilekeep_disk_events_total",
@@ -511,10 +575,16 @@ impl Metrics {
     /// Name and help of every metric, for the comparison with the README.
     pub fn table(&self) -> Vec<(String, String)> {
         let families = self.registry.gather();
-        families
+        let mut table: Vec<_> = families
             .iter()
             .map(|f| (f.name().to_owned(), f.help().to_owned()))
-            .collect()
+            .collect();
+        // Not gathered while it has no series.
+        let CounterByName { name, help, .. } = self.quota_refusals;
+        if table.iter().all(|(known, _)| known != name) {
+            table.push((name.to_owned(), help.to_owned()));
+        }
+        table
     }
 
     /// Records how long a fill took.

@@ -2,12 +2,13 @@
 //! token is verified; an answer costs comparisons and no allocation.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::claims::{Claims, Scope, Scopes};
-use super::{AuthError, LEEWAY, hex};
+use super::{AuthError, LEEWAY, Quotas, Spender, hex};
 use crate::clock::Timestamp;
 use crate::tile::{Bounds, TileAddress};
 
@@ -102,6 +103,8 @@ pub struct Session {
     revocation: RevocationId,
     /// The revocations' epoch in which this session was last found not to be ended.
     pub(super) clear_in: AtomicU64,
+    /// What its tiles are counted by; `None`: nothing is limited.
+    spender: Option<Arc<Spender>>,
 }
 
 impl Session {
@@ -131,8 +134,15 @@ impl Session {
             expires_at: Timestamp::from_secs(claims.exp),
             revocation: RevocationId::of(&claims, signed_part),
             clear_in: AtomicU64::new(0),
+            spender: None,
             claims,
         })
+    }
+
+    /// Finds what it spends. A class that there is not refuses it.
+    pub(super) fn count_by(&mut self, quotas: &Quotas) -> Result<(), AuthError> {
+        self.spender = quotas.spender(self.sub(), self.quota())?;
+        Ok(())
     }
 
     /// RFC 7519 §4.1.4: on or after `exp` it is not accepted; §4.1.5: before `nbf` neither. Clocks
@@ -180,6 +190,11 @@ impl Session {
     /// Its quota class; `None`: the first one.
     pub fn quota(&self) -> Option<&str> {
         self.claims.quota.as_deref()
+    }
+
+    /// What it spends, together with this person's other sessions; `None`: nothing is limited.
+    pub fn spender(&self) -> Option<&Spender> {
+        self.spender.as_deref()
     }
 
     /// What ends it.

@@ -12,8 +12,8 @@ use super::renewal::{RenewalGate, renewal_due, renewed_until};
 use super::revocation::RevocationsError;
 use super::{
     AuthError, BeginError, Claims, CookieTokens, EndError, Grants, IssuedSession, KeyRing, LEEWAY,
-    MAX_TOKEN_LEN, MintError, NoRandomness, RenewError, RevocationId, Revocations, Session, hex,
-    random,
+    MAX_TOKEN_LEN, MintError, NoRandomness, Quotas, RenewError, RevocationId, Revocations, Session,
+    hex, random,
 };
 use crate::clock::Timestamp;
 
@@ -33,6 +33,8 @@ pub struct SessionSettings {
     pub revocations: Option<PathBuf>,
     /// How many verified tokens are remembered; 16,384 is a good number (1 KB each, 5 at most).
     pub known_tokens: usize,
+    /// What people may spend.
+    pub quotas: Arc<Quotas>,
 }
 
 /// Why sessions cannot be kept at all.
@@ -66,6 +68,7 @@ pub struct Sessions {
     revocations: Arc<Revocations>,
     renewals: RenewalGate,
     others: Option<Box<dyn Announce>>,
+    quotas: Arc<Quotas>,
 }
 
 impl Sessions {
@@ -80,6 +83,7 @@ impl Sessions {
             revocations: Arc::new(revocations),
             renewals: RenewalGate::default(),
             others: None,
+            quotas: settings.quotas,
         })
     }
 
@@ -99,7 +103,9 @@ impl Sessions {
             session.check_time(now)?;
             session
         } else {
-            let session = Arc::new(self.keys.verify(token, now)?);
+            let mut session = self.keys.verify(token, now)?;
+            session.count_by(&self.quotas)?;
+            let session = Arc::new(session);
             self.known.put(token, &session, now);
             session
         };
@@ -303,6 +309,7 @@ mod tests {
             max_ttl: Duration::from_hours(10),
             revocations,
             known_tokens: 100,
+            quotas: Arc::default(),
         };
         Sessions::open(settings, at(0)).unwrap()
     }

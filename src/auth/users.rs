@@ -73,6 +73,8 @@ pub struct Users(Arc<Inner>);
 
 struct Inner {
     path: Option<PathBuf>,
+    /// The quota classes that there are.
+    classes: Vec<String>,
     loaded: RwLock<Arc<Loaded>>,
     /// The state of the file that was last read, well or not.
     seen: Mutex<Option<Stamp>>,
@@ -132,26 +134,33 @@ impl Loaded {
 }
 
 impl Users {
-    /// Reads the users file: blocking.
-    pub fn open(path: &Path) -> Result<Self, UsersError> {
+    /// Reads the users file: blocking. A user's quota has to be one of these classes; without any, every
+    /// name is good.
+    pub fn open<'c>(
+        path: &Path,
+        classes: impl IntoIterator<Item = &'c str>,
+    ) -> Result<Self, UsersError> {
+        let classes: Vec<String> = classes.into_iter().map(str::to_owned).collect();
         // Before reading: a change in between is then seen at the next log-in.
         let seen = stamp(path);
-        let users = read(path)?;
-        Ok(Self::new(Some(path.to_owned()), seen, users)?)
+        let users = read(path, &classes)?;
+        Ok(Self::new(Some(path.to_owned()), classes, seen, users)?)
     }
 
     /// These users and no file.
     pub fn fixed(users: Vec<User>) -> Result<Self, NoRandomness> {
-        Self::new(None, None, users)
+        Self::new(None, Vec::new(), None, users)
     }
 
     fn new(
         path: Option<PathBuf>,
+        classes: Vec<String>,
         seen: Option<Stamp>,
         users: Vec<User>,
     ) -> Result<Self, NoRandomness> {
         Ok(Self(Arc::new(Inner {
             path,
+            classes,
             loaded: RwLock::new(Arc::new(Loaded::new(users)?)),
             seen: Mutex::new(seen),
             throttle: Arc::new(Throttle::new()?),
@@ -269,7 +278,7 @@ impl Inner {
             return;
         }
         *seen = found;
-        let loaded = read(path).and_then(|users| Ok(Loaded::new(users)?));
+        let loaded = read(path, &self.classes).and_then(|users| Ok(Loaded::new(users)?));
         match loaded {
             Ok(loaded) => {
                 tracing::info!(path = %path.display(), users = loaded.users.len(), "users file read again");
@@ -415,7 +424,7 @@ mod tests {
             super::super::IfExists::Refuse,
         )
         .unwrap();
-        let users = Users::open(&path).unwrap();
+        let users = Users::open(&path, []).unwrap();
         log_in(&users, "ada", "one").await.unwrap();
         super::super::add_user(
             &path,
@@ -431,6 +440,23 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         log_in(&users, "bob", "two").await.unwrap_err();
         assert!(users.is_empty());
+    }
+
+    #[test]
+    fn a_user_of_a_class_that_there_is_not_is_refused_at_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users.toml");
+        let grants = Grants {
+            quota: Some("vip".to_owned()),
+            ..Grants::default()
+        };
+        let refuse = super::super::IfExists::Refuse;
+        super::super::add_user(&path, "ada", "one", &grants, refuse).unwrap();
+        assert!(Users::open(&path, []).is_ok() && Users::open(&path, ["a", "vip"]).is_ok());
+        let error = Users::open(&path, ["viewer", "batch"]).unwrap_err();
+        let text = error.to_string();
+        let told = "user \"ada\": quota \"vip\" is none of [[quotas]]: viewer, batch";
+        assert!(text.ends_with(told), "{text}");
     }
 
     #[test]

@@ -53,7 +53,8 @@ pub enum EditError {
 
 /// The users in the file: blocking.
 pub fn list_users(path: &Path) -> Result<Vec<User>, UsersError> {
-    read(path)
+    // Which classes there are is the server's configuration to say.
+    read(path, &[])
 }
 
 /// What to do when a user of that name is there already.
@@ -81,7 +82,7 @@ pub fn add_user(
         Err(source) if source.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(source) => return Err(unreadable(path, source)),
     };
-    let mut expected = parse(&text).map_err(|problems| refused(path, problems))?;
+    let mut expected = parse(&text, &[]).map_err(|problems| refused(path, problems))?;
     if let Some(index) = expected.iter().position(|user| user.name == name) {
         if if_exists == IfExists::Refuse {
             return Err(EditError::Exists(name.to_owned()));
@@ -96,7 +97,7 @@ pub fn add_user(
     };
     let entry = write_user(&user);
     // Alone first: what is wrong with the entry is not the file's fault.
-    parse(&entry).map_err(|problems| {
+    parse(&entry, &[]).map_err(|problems| {
         let all: Vec<_> = problems.into_iter().map(|problem| problem.what).collect();
         EditError::Grants(all.join("; "))
     })?;
@@ -111,7 +112,7 @@ pub fn add_user(
 /// Removes a user: blocking.
 pub fn remove_user(path: &Path, name: &str) -> Result<(), EditError> {
     let text = read_text(path).map_err(|source| unreadable(path, source))?;
-    let mut expected = parse(&text).map_err(|problems| refused(path, problems))?;
+    let mut expected = parse(&text, &[]).map_err(|problems| refused(path, problems))?;
     let index = expected
         .iter()
         .position(|user| user.name == name)
@@ -185,7 +186,7 @@ fn write_user(user: &User) -> String {
 
 /// Writes the text if it says what it should.
 fn replace(path: &Path, text: &str, expected: &[User]) -> Result<(), EditError> {
-    let said = parse(text).map_err(|problems| refused(path, problems))?;
+    let said = parse(text, &[]).map_err(|problems| refused(path, problems))?;
     let same = |(a, b): (&User, &User)| {
         a.name == b.name && a.grants == b.grants && a.hash.to_phc() == b.hash.to_phc()
     };

@@ -77,13 +77,13 @@ impl fmt::Display for Listed<'_> {
     }
 }
 
-/// Reads and checks the file: blocking.
-pub(super) fn read(path: &Path) -> Result<Vec<User>, UsersError> {
+/// Reads and checks the file: blocking. A quota is one of these classes, if there are any.
+pub(super) fn read(path: &Path, classes: &[String]) -> Result<Vec<User>, UsersError> {
     let text = read_text(path).map_err(|source| UsersError::Io {
         path: path.to_owned(),
         source,
     })?;
-    parse(&text).map_err(|problems| UsersError::Problems {
+    parse(&text, classes).map_err(|problems| UsersError::Problems {
         path: path.to_owned(),
         problems,
     })
@@ -103,7 +103,7 @@ pub(super) fn read_text(path: &Path) -> std::io::Result<String> {
 }
 
 /// Checks the text.
-pub(super) fn parse(text: &str) -> Result<Vec<User>, Vec<UsersProblem>> {
+pub(super) fn parse(text: &str, classes: &[String]) -> Result<Vec<User>, Vec<UsersProblem>> {
     let mut problems = Problems {
         text,
         found: Vec::new(),
@@ -136,7 +136,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<User>, Vec<UsersProblem>> {
                 problems.add(at, "a user is a table: write [[users]]");
                 continue;
             };
-            let Some(user) = read_user(table, at, &mut problems) else {
+            let Some(user) = read_user(table, at, classes, &mut problems) else {
                 continue;
             };
             if let Some(first) = names.insert(user.name.clone(), at) {
@@ -178,7 +178,12 @@ impl Problems<'_> {
     }
 }
 
-fn read_user(table: &DeTable<'_>, at: usize, problems: &mut Problems<'_>) -> Option<User> {
+fn read_user(
+    table: &DeTable<'_>,
+    at: usize,
+    classes: &[String],
+    problems: &mut Problems<'_>,
+) -> Option<User> {
     let before = problems.found.len();
     for (key, _) in table {
         let key_name: &str = key.get_ref();
@@ -236,6 +241,14 @@ fn read_user(table: &DeTable<'_>, at: usize, problems: &mut Problems<'_>) -> Opt
         let name = value.as_str()?;
         (1..=64).contains(&name.len()).then(|| name.to_owned())
     });
+    if let (Some((quota, at)), Some((name, _))) = (&quota, &name)
+        && !classes.is_empty()
+        && !classes.contains(quota)
+    {
+        let classes = classes.join(", ");
+        let what = format!("user {name:?}: quota {quota:?} is none of [[quotas]]: {classes}");
+        fields.problems.add(*at, &what);
+    }
     let maxzoom = fields.optional("maxzoom", "a zoom, 0 to 30", |value| {
         let zoom = value.as_integer()?;
         let zoom = u8::from_str_radix(zoom.as_str(), zoom.radix()).ok()?;
@@ -339,7 +352,7 @@ mod tests {
              [[users]]\nname = \"ada\"\npassword_hash = \"{hash}\"\ntilesets = []\nscope = \"tiles fly\"\n\
              maxzoom = 31\nbounds = [0, 5, 1, 2]\nquota = \"\"\n"
         );
-        let problems = parse(&text).unwrap_err();
+        let problems = parse(&text, &[]).unwrap_err();
         let told: Vec<_> = problems
             .iter()
             .map(|problem| {
@@ -365,11 +378,33 @@ mod tests {
     }
 
     #[test]
+    fn a_quota_that_there_is_not_is_refused_with_those_that_there_are() {
+        let hash = cheap("x").to_phc();
+        let text = format!(
+            "[[users]]\nname = \"ada\"\npassword_hash = \"{hash}\"\ntilesets = []\nquota = \"vip\"\n"
+        );
+        let classes = ["viewer", "batch"].map(str::to_owned);
+        let problems = parse(&text, &classes).unwrap_err();
+        assert_eq!(
+            (problems[0].line, &*problems[0].what),
+            (
+                5,
+                "user \"ada\": quota \"vip\" is none of [[quotas]]: viewer, batch"
+            )
+        );
+        assert!(parse(&text.replace("vip", "batch"), &classes).is_ok());
+        assert!(
+            parse(&text, &[]).is_ok(),
+            "without classes every name is good"
+        );
+    }
+
+    #[test]
     fn two_users_of_one_name_are_refused() {
         let hash = cheap("x").to_phc();
         let user =
             format!("[[users]]\nname = \"ada\"\npassword_hash = \"{hash}\"\ntilesets = []\n");
-        let problems = parse(&user.repeat(2)).unwrap_err();
+        let problems = parse(&user.repeat(2), &[]).unwrap_err();
         assert_eq!(
             problems[0].what,
             "user \"ada\" is there twice; the first is on line 1"
@@ -386,7 +421,7 @@ mod tests {
         ] {
             let error = UsersError::Problems {
                 path: path.to_owned(),
-                problems: parse(text).unwrap_err(),
+                problems: parse(text, &[]).unwrap_err(),
             };
             let shown = format!("{error} {error:?}");
             assert!(!shown.contains("hunter2"), "{shown}");

@@ -118,6 +118,9 @@ fn mint(args: &MintArgs, now: Timestamp) -> Result<(), Failure> {
             "--tilesets: no tileset is called {unknown:?}; the configuration has {known}"
         )));
     }
+    if let Some(unknown) = unknown_quota(&config, args.quota.as_deref()) {
+        return Err(Failure::Usage(format!("--quota: {unknown}")));
+    }
     let mut id = [0; 16];
     getrandom::fill(&mut id).map_err(|error| Failure::Failed(format!("no randomness: {error}")))?;
     let ttl = args.ttl.unwrap_or(config.session.ttl);
@@ -226,9 +229,22 @@ fn sign(config: &Config, claims: Value) -> Result<String, Failure> {
 /// Checks a token as the server would, revocations aside.
 fn verify(config: &Config, token: &str, now: Timestamp) -> Result<(), Failure> {
     match keys(config)?.verify(token, now) {
-        Ok(_) => Ok(()),
+        Ok(session) => match unknown_quota(config, session.quota()) {
+            Some(unknown) => Err(Failure::Failed(format!("the server refuses it: {unknown}"))),
+            None => Ok(()),
+        },
         Err(error) => Err(Failure::failed(&error)),
     }
+}
+
+/// What is wrong with a quota class: it is none of the configuration's, which has some.
+fn unknown_quota(config: &Config, quota: Option<&str>) -> Option<String> {
+    let known: Vec<_> = config.quotas.iter().map(|class| &*class.name).collect();
+    let unknown = quota.filter(|quota| !known.is_empty() && !known.contains(quota))?;
+    Some(format!(
+        "quota {unknown:?} is none of [[quotas]]: {}",
+        known.join(", ")
+    ))
 }
 
 fn keys(config: &Config) -> Result<KeyRing, Failure> {
@@ -275,6 +291,26 @@ mod tests {
         assert_eq!(claims["maxzoom"], 8);
         assert_eq!(claims["bounds"], json!([-10.0, -5.0, 10.0, 5.5]));
         assert_eq!(claims["quota"], "q");
+    }
+
+    #[test]
+    fn a_quota_is_one_of_the_configurations_if_that_has_any() {
+        let mut config = Config::default();
+        assert_eq!(unknown_quota(&config, Some("vip")), None);
+        config.quotas = ["viewer", "batch"]
+            .map(|name| crate::config::QuotaConfig {
+                name: name.to_owned(),
+                requests_per_second: None,
+                burst: None,
+                distinct_tiles_per_hour: None,
+            })
+            .into();
+        assert_eq!(unknown_quota(&config, None), None);
+        assert_eq!(unknown_quota(&config, Some("batch")), None);
+        assert_eq!(
+            unknown_quota(&config, Some("vip")).unwrap(),
+            "quota \"vip\" is none of [[quotas]]: viewer, batch"
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Keys of features that this version does not have. They are refused, never ignored: a quota that nobody
+//! Keys of features that this version does not have. They are refused, never ignored: a limit that nobody
 //! enforces is a hole. A feature that gets built takes its lines out of the table.
 
 /// What is said of such a key.
@@ -7,11 +7,10 @@ pub(super) const WHAT: &str = "is not built in this version yet";
 pub(super) const REMEDY: &str = "remove it";
 
 /// Section (`*` for any name), key, and the value that it is about: empty for any.
-const NOT_YET: [(&str, &str, &str); 6] = [
+const NOT_YET: [(&str, &str, &str); 5] = [
     ("", "cloudfront", ""),
     ("", "events", ""),
     ("", "publish", ""),
-    ("", "quotas", ""),
     ("tilesets.*", "archive", ""),
     ("tilesets.*", "delivery", "redirect"),
 ];

@@ -72,6 +72,8 @@ fn the_example_has_every_key_and_is_right() {
             .contains_key("vector_layers")
     );
     assert_eq!(config.cache.disk, 20 << 30);
+    let quotas: Vec<_> = config.quotas.iter().map(|class| &*class.name).collect();
+    assert_eq!(quotas, ["viewer", "prefetch"]);
 }
 
 #[test]
@@ -169,6 +171,7 @@ fn what_is_allowed_stays_allowed() {
         "[aws]\nassume_role = { arn = 'arn:minio:iam:::role/tiles' }\nendpoint_url = 'http://h'\nsts_endpoint_url = 'http://h'",
         "[login]",
         "bounds = [176, -20.5, -178, -15]",
+        "[[quotas]]\nname = 'free'\n[[quotas]]\nname = 'b'\nrequests_per_second = 5\nburst = 1",
         "delivery = 'proxy'",
     ] {
         assert_eq!(added(text), [""; 0], "{text}");

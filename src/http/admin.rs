@@ -26,7 +26,7 @@ use super::problem::HttpError;
 use super::purge::purge;
 use super::shield::shielded;
 use super::site::{for_router, problem};
-use crate::auth::{AuthError, bearer_token};
+use crate::auth::{AuthError, Quotas, bearer_token};
 use crate::cache::DiskStats;
 use crate::cache::TileCache;
 use crate::cluster::Cluster;
@@ -48,6 +48,8 @@ pub struct AdminParts {
     pub metrics: Arc<Metrics>,
     /// For gauges and purges.
     pub cache: TileCache,
+    /// For gauges.
+    pub quotas: Arc<Quotas>,
     /// What can be purged.
     pub tilesets: Tilesets,
     /// Other nodes, where there are any.
@@ -200,6 +202,13 @@ fn observe(parts: &AdminParts) {
         metrics.memory_entries.set(gauge(memory.entries()));
         follow(&metrics.memory_evictions, memory.evictions());
     }
+    metrics
+        .quota_people
+        .set(gauge(parts.quotas.people() as u64));
+    metrics
+        .quota_bytes
+        .set(gauge(parts.quotas.table_bytes() as u64));
+    follow(&metrics.quota_forgotten, parts.quotas.forgotten());
     if let Some(disk) = parts.cache.disk() {
         let stats = disk.stats();
         metrics.disk_bytes.set(gauge(stats.used_bytes));

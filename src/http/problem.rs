@@ -13,7 +13,7 @@ use serde_json::json;
 use super::body::Body;
 use super::route::Malformed;
 use super::shield::shield;
-use crate::auth::AuthError;
+use crate::auth::{AuthError, OverQuota, QuotaLimit};
 use crate::metrics::Answer;
 use crate::origin::OriginErrorKind;
 use crate::tile::Outside;
@@ -63,6 +63,8 @@ pub enum HttpError {
         /// When to come back.
         retry_after: Duration,
     },
+    /// The session's person has spent a quota.
+    OverQuota(OverQuota),
     /// The origin failed, and nothing stale can stand in.
     Origin {
         /// How.
@@ -92,7 +94,7 @@ impl HttpError {
             | Self::ForbiddenScope(_)
             | Self::CrossSite
             | Self::NotRenewable => StatusCode::FORBIDDEN,
-            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooMany { .. } | Self::OverQuota(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Origin { kind, .. } => match kind {
                 OriginErrorKind::Denied
                 | OriginErrorKind::Server
@@ -128,7 +130,7 @@ impl HttpError {
             | Self::ForbiddenScope(_)
             | Self::CrossSite
             | Self::NotRenewable => Answer::Forbidden,
-            Self::TooMany { .. } => Answer::OverQuota,
+            Self::TooMany { .. } | Self::OverQuota(_) => Answer::OverQuota,
             Self::Origin { .. } => Answer::OriginFailed,
             Self::Internal => Answer::Internal,
         }
@@ -153,6 +155,9 @@ impl HttpError {
                 AuthError::Missing => "Sign in first: there is no session.".into(),
                 AuthError::Expired => "The session has ended. Sign in again.".into(),
                 AuthError::Revoked => "The session was ended. Sign in again.".into(),
+                AuthError::UnknownQuota => {
+                    "The session's quota class is not one of this server's. Its operator can tell which are.".into()
+                }
                 _ => "The session is not valid. Sign in again.".into(),
             },
             Self::UnknownTileset => "There is no such tileset, or this session may not see it.".into(),
@@ -181,6 +186,18 @@ impl HttpError {
                 "The identity provider cannot be reached. Try again shortly.".into()
             }
             Self::TooMany { .. } => "Too many requests. Wait as long as Retry-After says.".into(),
+            Self::OverQuota(over) => match (over.limit, over.seen_are_served) {
+                (QuotaLimit::Rate, _) => {
+                    "Too many requests at once: this session's tiles are asked for faster than its quota allows."
+                }
+                (QuotaLimit::DistinctTiles, true) => {
+                    "Too many different tiles within an hour. Those that were seen in it are still served; Retry-After says when new ones are."
+                }
+                (QuotaLimit::DistinctTiles, false) => {
+                    "Too many different tiles within an hour. Retry-After says when there are more."
+                }
+            }
+            .into(),
             Self::Origin { kind, .. } => match kind {
                 OriginErrorKind::Denied => {
                     "The storage refused this server. Its operator finds the reason in the log."
@@ -204,9 +221,9 @@ impl HttpError {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::TooMany { retry_after } | Self::IdentityProvider { retry_after } => {
-                Some(*retry_after)
-            }
+            Self::TooMany { retry_after }
+            | Self::IdentityProvider { retry_after }
+            | Self::OverQuota(OverQuota { retry_after, .. }) => Some(*retry_after),
             Self::Origin { retry_after, .. } => Some(retry_after.unwrap_or(Duration::from_secs(2))),
             _ => None,
         }

@@ -22,12 +22,13 @@ use super::cors::Cors;
 use super::explain::explain;
 use super::front::{Front, NO_ONE_HOST, names_one_host};
 use super::problem::HttpError;
+use super::quota::Purse;
 use super::route::{Route, TileRoute};
 use super::session::MAX_NEXT;
 use super::site::{MAX_BODY, Peer, allow, for_router};
 use super::tile_answer::{Asked, respond};
 use crate::auth::{
-    AuthError, CookiePolicy, Permission, Scope, Session, Sessions, bearer_token,
+    AuthError, CookiePolicy, OverQuota, Permission, Scope, Session, Sessions, bearer_token,
     session_tokens_from_cookies,
 };
 use crate::cache::{TileCache, Wanted};
@@ -202,8 +203,10 @@ impl PublicSide {
         (response, answer)
     }
 
-    /// Lets a tile request in or refuses it, in the order of the contract: session, tileset, rights,
-    /// then whether the tileset can have such a tile.
+    /// Lets a tile request in or refuses it, in the order of the contract: session, tileset, rights, how
+    /// fast they ask, then whether the tileset can have such a tile. Only one that it can have is spent as a
+    /// tile: maps ask for places beyond the edge, and nothing is copied there. Where there is none after all,
+    /// it was spent: that is known only after asking, and nothing is asked for those over their quota.
     fn admit<'r, B>(
         &'r self,
         peer: SocketAddr,
@@ -249,6 +252,12 @@ impl PublicSide {
             }
             (tileset, Some(caller))
         };
+        let purse = caller
+            .as_ref()
+            .and_then(|caller| Purse::of(&caller.session, parts));
+        if let Some(purse) = &purse {
+            purse.request().map_err(over_quota)?;
+        }
         let audience = match &caller {
             Some(caller) => Audience::Session {
                 until: caller.session.expires_at(),
@@ -269,6 +278,11 @@ impl PublicSide {
             response.headers_mut().insert(CACHE_CONTROL, believed);
             Box::new((response, answer))
         })?;
+        if let Some(purse) = purse.filter(|_| scope != Scope::Explain) {
+            purse
+                .tile(tileset.tile_identity(coord))
+                .map_err(over_quota)?;
+        }
         Ok(Admitted {
             tileset,
             coord,
@@ -440,6 +454,11 @@ fn drop_body(response: &mut Response<Body>) {
             .or_insert(HeaderValue::from(length));
     }
     *response.body_mut() = Body::empty();
+}
+
+#[cold]
+fn over_quota(over: OverQuota) -> Refusal {
+    Box::new(refuse(&HttpError::OverQuota(over)))
 }
 
 fn refuse(problem: &HttpError) -> (Response<Body>, Answer) {

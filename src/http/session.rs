@@ -182,7 +182,14 @@ pub(super) async fn show(
     headers: HeaderMap,
 ) -> Response {
     match site.parts.authorize(peer, &headers, site.parts.clock.now()) {
-        Ok(caller) => session_json(caller.session.claims()),
+        Ok(caller) => {
+            let mut session = session_value(caller.session.claims());
+            let uptime = site.parts.clock.uptime();
+            if let Some(left) = caller.session.spender().and_then(|s| s.tiles_left(uptime)) {
+                session["distinct_tiles_left"] = left.into();
+            }
+            json_response(&session)
+        }
         Err(error) => problem(&error.into()),
     }
 }

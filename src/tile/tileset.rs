@@ -171,6 +171,7 @@ pub struct Tileset {
     place: Place,
     missing: MissingAnswer,
     space: KeySpace,
+    every_version: KeySpace,
 }
 
 impl Tileset {
@@ -211,6 +212,7 @@ impl Tileset {
                     MissingAnswer::NoContent
                 }),
                 space: KeySpace::new(&spec.name, spec.version.as_deref()),
+                every_version: KeySpace::new(&spec.name, None),
                 spec,
             }),
             Ok(_) => Err(problems),
@@ -239,6 +241,11 @@ impl Tileset {
     /// The cache key of one of its tiles.
     pub fn tile_key(&self, coord: TileCoord, scale: Scale) -> TileKey {
         TileKey::new(self.space, coord, scale)
+    }
+
+    /// One of its tiles whatever its version, density and address: what quotas count as one.
+    pub fn tile_identity(&self, coord: TileCoord) -> TileKey {
+        TileKey::new(self.every_version, coord, Scale::One)
     }
 
     /// Where its objects lie.

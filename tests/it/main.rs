@@ -24,6 +24,8 @@ mod oidc;
 mod origin_contract;
 #[cfg(feature = "demo")]
 mod origin_s3;
+mod quota_simulation;
+mod quotas;
 mod sessions;
 mod snippets;
 mod support;

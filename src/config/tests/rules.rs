@@ -241,8 +241,26 @@ pub(super) const RULES: &[(&str, &str)] = &[
         "[cluster]\nredis = 'redis://h'\nca = 'Cargo.toml'",
         "cluster.ca:3",
     ),
+    (
+        "[[quotas]]\nburst = 5",
+        "quotas[0].burst:2 quotas[0].name:1",
+    ),
+    ("[[quotas]]\nname = 'Viewer'", "quotas[0].name:2"),
+    (
+        "[[quotas]]\nname = 'a'\n[[quotas]]\nname = 'a'",
+        "quotas[1].name:4",
+    ),
+    (
+        "[[quotas]]\nname = 'a'\nrequests_per_second = 0\nburst = 'much'\ndistinct_tiles_per_hour = 9_000_000_000",
+        "quotas[0].burst:4 quotas[0].distinct_tiles_per_hour:5 quotas[0].requests_per_second:3",
+    ),
+    ("[[quotas]]\nname = 'a'\nburst = 7", "quotas[0].burst:3"),
+    (
+        "[[quotas]]\nname = 'a'\ntiles_per_hour = 7",
+        "quotas[0].tiles_per_hour:3",
+    ),
+    ("[quotas]\nname = 'a'", "quotas:1"),
     // Of features that are not built yet: refused, not ignored.
-    ("[[quotas]]\nname = 'viewer'", "quotas:1"),
     ("[cloudfront]\ndomain = 'd'", "cloudfront:1"),
     ("[events]\nsqs_queue_url = 'q'", "events:1"),
     ("[publish]\nadmin_urls = []", "publish:1"),
