@@ -8,6 +8,8 @@
 mod caches;
 mod cli;
 mod config;
+#[cfg(feature = "demo")]
+mod credentials;
 mod disk;
 #[cfg(feature = "demo")]
 mod embedded_s3;
