@@ -4,6 +4,8 @@
 //! Invariant: a failure is told as one. The SDK's own IMDS provider hides it by handing out the old
 //! keys again, and its chain by saying 'none of them'; so every attempt starts with new providers,
 //! which also read the profile's files anew, and each source's own words are kept.
+//! One thing is the SDK's way still: where IMDS itself hands out keys past their end, as in an outage of
+//! EC2's own, it stretches them by 10 to 15 minutes, since S3 may take them (AWS calls it static stability).
 //! Left out on purpose: when to ask, and what to do without an answer (`keeper`).
 
 use std::fmt::Write as _;
@@ -303,16 +305,28 @@ fn failed(link: Link, error: &CredentialsError) -> Trouble {
         let said = format!("{name}: it answered {status}");
         return Trouble::new(CredentialOutcome::Unavailable, said);
     }
-    let said = said(error);
+    let mut said = said(error);
     let slow = link == Link::Imds && said.contains("timeout");
+    let hint = match link {
+        Link::Imds if slow => Some(HOP_LIMIT),
+        Link::Profile if said.contains("SSO") => Some(
+            "an SSO session lasts hours and is a person's: run `aws sso login`, and give a server a role instead",
+        ),
+        _ => None,
+    };
+    // The SDK's first words say no more than that.
+    if let Some((_, cause)) = said.split_once("while loading credentials: ") {
+        said = cause.to_owned();
+    }
+    if let Some(hint) = hint {
+        said = format!("{said}; {hint}");
+    }
     let outcome = if slow {
         CredentialOutcome::Deadline
     } else {
         outcome
     };
-    let hint = if slow { HOP_LIMIT } else { "" };
-    let colon = if slow { "; " } else { "" };
-    Trouble::new(outcome, format!("{name}: {said}{colon}{hint}"))
+    Trouble::new(outcome, format!("{name}: {said}"))
 }
 
 /// A role that STS gives out.

@@ -1,5 +1,6 @@
 //! AWS credentials over their whole life: renewed ahead of their end, once for all, and never waited for.
 
+mod chain;
 mod imds;
 
 use std::sync::Arc;
