@@ -169,13 +169,12 @@ impl App {
             tls: tls.is_some(),
         };
 
-        let (origin, identities) = match provided.origin {
-            Some(origin) => (origin, Identities::default()),
+        let (origin, identities) = if let Some(origin) = provided.origin {
+            (origin, Identities::default())
+        } else {
             // On the heap: the SDK's futures are large, and everything that waits for this one holds it.
-            None => {
-                let (source, timing) = (provided.credentials, provided.timing);
-                Box::pin(s3_origin(&config, source, clock.clone(), timing)).await?
-            }
+            let (source, timing) = (provided.credentials, provided.timing);
+            Box::pin(s3_origin(&config, source, clock.clone(), timing)).await?
         };
         let cache = tile_cache(&config, origin, clock.clone(), metrics.clone()).await?;
         let sessions = sessions(&config, provided.keys, &clock)?;

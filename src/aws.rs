@@ -195,7 +195,7 @@ impl Aws {
         let keep = |chain| {
             Kept::start(
                 DEFAULT_IDENTITY,
-                Source::Chain(chain),
+                Source::Chain(Box::new(chain)),
                 timing,
                 clock.clone(),
             )
@@ -264,12 +264,11 @@ impl Aws {
         if let Some(url) = &self.settings.endpoint_url {
             config = config.endpoint_url(url);
         }
-        let keys = match role.or(self.settings.assume_role.as_ref()) {
-            Some(role) => self.assume(role, reads)?,
-            None => {
-                self.handed_out().base = true;
-                self.keys.clone()
-            }
+        let keys = if let Some(role) = role.or(self.settings.assume_role.as_ref()) {
+            self.assume(role, reads)?
+        } else {
+            self.handed_out().base = true;
+            self.keys.clone()
         };
         Ok(config
             .credentials_provider(keys.clone())

@@ -418,7 +418,7 @@ async fn news(base: &mut Option<watch::Receiver<Cell>>) {
             }
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 fn timestamp(at: SystemTime) -> Timestamp {

@@ -69,7 +69,7 @@ impl Lease {
         };
         let early = timing.early.max(end.since(self.obtained) / 4);
         // Up to a tenth later.
-        let early = early - early / 10 * u32::from(self.jitter) / 255;
+        let early = early.saturating_sub(early / 10 * u32::from(self.jitter) / 255);
         self.obtained + end.since(self.obtained).saturating_sub(early)
     }
 }

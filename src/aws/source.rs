@@ -69,7 +69,7 @@ impl Trouble {
 #[derive(Debug)]
 pub(super) enum Source {
     /// The SDK's chain, or its last link alone.
-    Chain(Chain),
+    Chain(Box<Chain>),
     /// STS.
     Role(Box<Role>),
 }
@@ -333,7 +333,7 @@ fn failed(link: Link, error: &CredentialsError) -> Trouble {
 #[derive(Debug)]
 pub(super) struct Role {
     sts: aws_sdk_sts::Client,
-    role: AssumeRole,
+    session: AssumeRole,
     policy: Option<String>,
     base: Kept,
 }
@@ -342,7 +342,7 @@ impl Role {
     /// `sts` says where STS is asked; the base's keys sign.
     pub(super) fn new(
         sts: &SdkConfig,
-        role: AssumeRole,
+        session: AssumeRole,
         policy: Option<String>,
         base: Kept,
     ) -> Self {
@@ -352,20 +352,20 @@ impl Role {
             .build();
         Self {
             sts: aws_sdk_sts::Client::from_conf(config),
-            role,
+            session,
             policy,
             base,
         }
     }
 
     async fn ask(&self) -> Result<Brought, Trouble> {
-        let seconds = i32::try_from(self.role.duration.as_secs()).unwrap_or(3600);
+        let seconds = i32::try_from(self.session.duration.as_secs()).unwrap_or(3600);
         let answer = self
             .sts
             .assume_role()
-            .role_arn(&self.role.arn)
-            .role_session_name(&self.role.session_name)
-            .set_external_id(self.role.external_id.clone())
+            .role_arn(&self.session.arn)
+            .role_session_name(&self.session.session_name)
+            .set_external_id(self.session.external_id.clone())
             .set_policy(self.policy.clone())
             .duration_seconds(seconds)
             .send()
@@ -390,7 +390,7 @@ impl Role {
     }
 
     fn refused(&self, error: &SdkError<AssumeRoleError>) -> Trouble {
-        let arn = &self.role.arn;
+        let arn = &self.session.arn;
         if let Some(ours) = find::<CredentialsError>(error) {
             let said = format!("AssumeRole {arn}: never sent: {}", said(ours));
             return Trouble::new(CredentialOutcome::Unavailable, said);

@@ -30,6 +30,8 @@ pub enum Mode {
     Roleless,
 }
 
+const FOLDER: &str = "get /latest/meta-data/iam/security-credentials/";
+
 struct Shared {
     mode: Mutex<Mode>,
     keys: Mutex<String>,
@@ -133,7 +135,6 @@ async fn answer(mut stream: TcpStream, shared: Arc<Shared>) {
     let head = String::from_utf8_lossy(&head).to_lowercase();
     let with_token = head.contains("x-aws-ec2-metadata-token: a-token");
     let keys = shared.keys.lock().unwrap().clone();
-    const FOLDER: &str = "get /latest/meta-data/iam/security-credentials/";
     let (status, body) = if mode == Mode::Broken {
         ("500 Internal Server Error", String::new())
     } else if head.starts_with("put /latest/api/token") {
