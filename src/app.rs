@@ -8,6 +8,7 @@ mod cluster;
 #[cfg(feature = "demo")]
 mod demo;
 mod login;
+mod origin;
 mod tls;
 
 use std::io;
@@ -21,12 +22,13 @@ use tokio::task::JoinHandle;
 
 #[cfg(feature = "demo")]
 pub use self::demo::{DemoOptions, demo};
+use self::origin::s3_origin;
 use self::tls::TlsError;
 use crate::auth::{
     CookieError, KeyError, KeyMaterial, KeyRing, KeySettings, NoRandomness, OpenError, QuotaClass,
     QuotaLimit, Quotas, Scheme, Secret, SessionSettings, Sessions, Throttle, Users, UsersError,
 };
-use crate::aws::{AssumeRole, Aws, AwsError, AwsSettings, CredentialSource};
+use crate::aws::{AwsError, CredentialSource, Identities, Timing};
 use crate::cache::{
     DiskOpenError, DiskSettings, DiskTier, FreshnessPolicy, MemoryTier, TileCache, TileCacheParts,
 };
@@ -41,8 +43,6 @@ use crate::http::server::Server;
 use crate::http::site::{self, Site};
 use crate::metrics::{Label as _, Metrics};
 use crate::origin::Origin;
-use crate::origin::limits::{LimitSettings, Limited};
-use crate::origin::s3::S3Origin;
 use crate::shutdown::{self, Shutdown, Trigger};
 use crate::tile::Tilesets;
 
@@ -108,6 +108,8 @@ pub enum AppError {
 pub struct Provided {
     /// Where the first AWS credentials come from.
     pub credentials: CredentialSource,
+    /// How early and how patiently AWS credentials are renewed.
+    pub timing: Timing,
     /// Keys instead of the configuration's.
     pub keys: Option<KeyRing>,
     /// Users instead of the users file's.
@@ -177,10 +179,12 @@ impl App {
             tls: tls.is_some(),
         };
 
-        let origin = match provided.origin {
-            Some(origin) => origin,
+        let (origin, identities) = if let Some(origin) = provided.origin {
+            (origin, Identities::default())
+        } else {
             // On the heap: the SDK's futures are large, and everything that waits for this one holds it.
-            None => Box::pin(s3_origin(&config, provided.credentials)).await?,
+            let (source, timing) = (provided.credentials, provided.timing);
+            Box::pin(s3_origin(&config, source, clock.clone(), timing)).await?
         };
         let cache = tile_cache(&config, origin, clock.clone(), metrics.clone()).await?;
         let (others, link) = cluster::open(&config, &clock, &metrics)?.unzip();
@@ -233,6 +237,7 @@ impl App {
                 .admin_token
                 .as_ref()
                 .map(|token| Secret::new(token.expose())),
+            identities,
         };
         let grace = config.server.shutdown_grace;
         let (admin_shutdown, admin_ending) = shutdown::channel();
@@ -344,37 +349,6 @@ async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, A
 /// The port that was taken where 0 was asked for.
 fn local(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(asked)
-}
-
-async fn s3_origin(
-    config: &Config,
-    credentials: CredentialSource,
-) -> Result<Arc<dyn Origin>, AppError> {
-    let role = |role: &config::AssumeRole| AssumeRole {
-        arn: role.arn.clone(),
-        external_id: role.external_id.clone(),
-        session_name: role.session_name.clone(),
-        duration: role.duration,
-    };
-    let settings = AwsSettings {
-        region: config.aws.region.clone(),
-        endpoint_url: config.aws.endpoint_url.clone(),
-        sts_endpoint_url: config.aws.sts_endpoint_url.clone(),
-        path_style: config.aws.path_style,
-        assume_role: config.aws.assume_role.as_ref().map(role),
-    };
-    let aws = Aws::load(settings, credentials).await?;
-    let mut origin = S3Origin::new(&aws.s3_client(None).await?);
-    for tileset in &config.tilesets {
-        if let Some(own) = &tileset.assume_role {
-            let client = aws.s3_client(Some(&role(own))).await?;
-            origin = origin.with_tileset_client(tileset.tileset.name(), &client);
-        }
-    }
-    Ok(Arc::new(Limited::new(
-        origin,
-        LimitSettings::new(config.origin.concurrency),
-    )))
 }
 
 async fn tile_cache(

@@ -1,29 +1,47 @@
 //! AWS accounts and endpoints: whose credentials sign, which role is assumed, which server answers.
 //!
-//! Invariant: one identity cache and one connection pool for every client made here, so that STS is
-//! asked once in a credential's life and never once a tile. No secret reaches `Debug` or an error.
-//! Left out on purpose: tiles (`origin/s3`), and refreshing ahead of expiry, which is still the
-//! SDK's own: inline, 10 s before the end.
+//! Invariant: whoever signs has its keys kept by one `keeper`, whatever number of clients and requests
+//! use them, so that STS is asked once in a credential's life and no request waits for it. No secret
+//! reaches `Debug` or an error.
+//! Left out on purpose: tiles (`origin/s3`), and saying what is wrong with a set-up before it fails.
+
+mod identities;
+mod keeper;
+mod plan;
+pub mod policy;
+mod refusal;
+mod source;
+mod words;
 
 use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_config::identity::IdentityCache;
 use aws_config::meta::region::RegionProviderChain;
-use aws_config::sts::AssumeRoleProvider;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 
+pub use self::identities::Identities;
+use self::keeper::Kept;
+pub use self::keeper::KeyStatus;
+pub use self::plan::Timing;
+use self::policy::{Dialect, PolicyTooLong, ReadPlace, Widened, session_policy};
+use self::refusal::HearRefusals;
+use self::source::{Chain, Role, Source};
+pub(crate) use self::words::{find, printable, said};
+use crate::clock::Clock;
+
 /// How long a TCP and TLS connection may take. A SYN is repeated after 1 s and again after 3 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long credentials may take to come: IMDS or a token file, then STS.
-const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(8);
 /// S3 and the load balancers before S3-compatible servers drop idle connections sooner than the
 /// 90 s of hyper's pool; a request that goes out on a dying connection fails.
 const POOL_IDLE: Duration = Duration::from_secs(20);
+/// The name of the first credentials, from the SDK's chain, in metrics and in the log.
+const DEFAULT_IDENTITY: &str = "default";
 /// Signed into requests to S3-compatible servers that have no regions of their own.
 const FALLBACK_REGION: &str = "us-east-1";
 
@@ -78,9 +96,12 @@ impl fmt::Debug for AccessKeys {
 /// Where the first credentials come from, before any role is assumed.
 #[derive(Debug, Clone, Default)]
 pub enum CredentialSource {
-    /// The SDK's chain: environment, profile, web identity, ECS, EC2 role by `IMDSv2`.
+    /// The SDK's chain: environment, profile (SSO and `credential_process` too), web identity, ECS, EC2
+    /// role by `IMDSv2`.
     #[default]
     Chain,
+    /// The EC2 role alone; at another address than `http://169.254.169.254`, if any.
+    Imds(Option<String>),
     /// These.
     Keys(AccessKeys),
 }
@@ -98,6 +119,14 @@ pub enum AwsError {
         "assume_role needs STS, which is not asked when `endpoint_url` is set: set `sts_endpoint_url` in [aws] too"
     )]
     NoSts,
+    /// A role that reads too many buckets.
+    #[error("assume_role {arn}: {source}")]
+    Policy {
+        /// The role.
+        arn: String,
+        /// How long its session policy would be.
+        source: PolicyTooLong,
+    },
 }
 
 /// Settings and first credentials, from which clients are made.
@@ -105,27 +134,47 @@ pub enum AwsError {
 pub struct Aws {
     settings: AwsSettings,
     base: SdkConfig,
+    keys: Kept,
+    timing: Timing,
+    clock: Clock,
+    handed_out: Arc<Mutex<HandedOut>>,
+}
+
+/// What clients were made with.
+#[derive(Debug, Default)]
+struct HandedOut {
+    /// Each role, with the session policy that narrows it.
+    roles: Vec<(AssumeRole, Option<String>, Kept)>,
+    /// Whether a client signs with the first credentials themselves.
+    base: bool,
 }
 
 impl Aws {
-    /// Looks for the region and prepares the credential chain, which is asked when first needed.
+    /// As [`Aws::load_with`], by the machine's clock and with the usual patience.
     pub async fn load(settings: AwsSettings, source: CredentialSource) -> Result<Self, AwsError> {
+        Self::load_with(settings, source, Clock::System, Timing::default()).await
+    }
+
+    /// Looks for the region and begins to ask for the first credentials, which nothing here waits for.
+    pub async fn load_with(
+        settings: AwsSettings,
+        source: CredentialSource,
+        clock: Clock,
+        timing: Timing,
+    ) -> Result<Self, AwsError> {
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc))
             .pool_idle_timeout(POOL_IDLE)
             .build_https();
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(http)
+            .http_client(http.clone())
             .timeout_config(
                 TimeoutConfig::builder()
                     .connect_timeout(CONNECT_TIMEOUT)
                     .build(),
             )
-            .identity_cache(
-                IdentityCache::lazy()
-                    .load_timeout(CREDENTIALS_TIMEOUT)
-                    .build(),
-            );
+            .no_credentials()
+            .identity_cache(IdentityCache::no_cache());
         if let Some(region) = &settings.region {
             loader = loader.region(Region::new(region.clone()));
         } else if settings.endpoint_url.is_some() {
@@ -138,20 +187,38 @@ impl Aws {
                 .or_else(FALLBACK_REGION),
             );
         }
-        if let CredentialSource::Keys(keys) = source {
-            loader = loader.credentials_provider(Credentials::new(
-                keys.access_key_id,
-                keys.secret_access_key,
-                keys.session_token,
-                None,
-                "keys",
-            ));
-        }
         let base = loader.load().await;
         if base.region().is_none() {
             return Err(AwsError::NoRegion);
         }
-        let aws = Self { settings, base };
+        let chain = || Chain::new(http, base.clone(), clock.clone(), timing.attempt);
+        let keep = |chain| {
+            Kept::start(
+                DEFAULT_IDENTITY,
+                Source::Chain(Box::new(chain)),
+                timing,
+                clock.clone(),
+            )
+        };
+        let keys = match source {
+            CredentialSource::Chain => keep(chain()),
+            CredentialSource::Imds(endpoint) => keep(chain().imds_alone(endpoint)),
+            CredentialSource::Keys(keys) => {
+                Kept::fixed(DEFAULT_IDENTITY, keys.into(), clock.clone())
+            }
+        };
+        let base = base
+            .into_builder()
+            .credentials_provider(SharedCredentialsProvider::new(keys.clone()))
+            .build();
+        let aws = Self {
+            settings,
+            base,
+            keys,
+            timing,
+            clock,
+            handed_out: Arc::default(),
+        };
         if aws.settings.assume_role.is_some() && aws.sts_config().is_none() {
             return Err(AwsError::NoSts);
         }
@@ -177,14 +244,16 @@ impl Aws {
         }
     }
 
-    /// How S3 is asked, with a tileset's own role or else the one for all.
+    /// How S3 is asked, with this role or else the one for all. Where there is a role, its session is
+    /// narrowed to the places given; without any it is not.
     ///
     /// The SDK's retries are off: they see neither a body that breaks nor the deadline of the whole,
     /// and would multiply with those of `origin/s3`. Its stalled-stream watchdog is off too, since a
     /// tile's deadline is far shorter than its grace.
-    pub async fn s3_config(
+    pub fn s3_config(
         &self,
         role: Option<&AssumeRole>,
+        reads: &[ReadPlace],
     ) -> Result<aws_sdk_s3::config::Builder, AwsError> {
         let mut config = aws_sdk_s3::config::Builder::from(&self.base)
             .force_path_style(self.settings.path_style)
@@ -195,33 +264,109 @@ impl Aws {
         if let Some(url) = &self.settings.endpoint_url {
             config = config.endpoint_url(url);
         }
-        if let Some(role) = role.or(self.settings.assume_role.as_ref()) {
-            let provider = self.assume(role).await?;
-            config = config.credentials_provider(provider);
-        }
-        Ok(config)
+        let keys = if let Some(role) = role.or(self.settings.assume_role.as_ref()) {
+            self.assume(role, reads)?
+        } else {
+            self.handed_out().base = true;
+            self.keys.clone()
+        };
+        Ok(config
+            .credentials_provider(keys.clone())
+            .interceptor(HearRefusals(keys)))
     }
 
-    /// A client for S3. Clone it: every call makes a role's credentials anew.
-    pub async fn s3_client(
+    /// A client for S3, as [`Aws::s3_config`] says.
+    pub fn s3_client(
         &self,
         role: Option<&AssumeRole>,
+        reads: &[ReadPlace],
     ) -> Result<aws_sdk_s3::Client, AwsError> {
-        let config = self.s3_config(role).await?.build();
+        let config = self.s3_config(role, reads)?.build();
         Ok(aws_sdk_s3::Client::from_conf(config))
     }
 
-    /// A role's credentials. Not cached here: the client's identity cache does that.
-    async fn assume(&self, role: &AssumeRole) -> Result<SharedCredentialsProvider, AwsError> {
+    /// Everybody who signs, for metrics and readiness. Later clients are not in it.
+    pub fn identities(&self) -> Identities {
+        let handed_out = self.handed_out();
+        let roles = handed_out.roles.iter().map(|(.., keys)| keys.clone());
+        Identities::new(self.keys.clone(), handed_out.base, roles.collect())
+    }
+
+    /// The keeper of a role's keys: one for all clients that read the same places with it.
+    fn assume(&self, role: &AssumeRole, reads: &[ReadPlace]) -> Result<Kept, AwsError> {
         let sts = self.sts_config().ok_or(AwsError::NoSts)?;
-        let mut provider = AssumeRoleProvider::builder(&role.arn)
-            .session_name(&role.session_name)
-            .session_length(role.duration)
-            .configure(&sts);
-        if let Some(external_id) = &role.external_id {
-            provider = provider.external_id(external_id);
+        let policy = self.narrow(role, reads)?;
+        let mut handed_out = self.handed_out();
+        let known = handed_out.roles.iter();
+        if let Some((.., keys)) = known.clone().find(|(r, p, _)| r == role && *p == policy) {
+            return Ok(keys.clone());
         }
-        Ok(SharedCredentialsProvider::new(provider.build().await))
+        let plain = role.arn.rsplit(['/', ':']).next().unwrap_or("role");
+        let taken = |name: &str| {
+            let mut names = handed_out.roles.iter().map(|(.., keys)| keys.name());
+            name == DEFAULT_IDENTITY || names.any(|other| other == name)
+        };
+        let numbered = (2_usize..).map(|number| format!("{plain}-{number}"));
+        let mut names = std::iter::once(plain.to_owned()).chain(numbered);
+        let name = names.find(|name| !taken(name)).unwrap_or_default();
+        let source = Role::new(&sts, role.clone(), policy.clone(), self.keys.clone());
+        let keys = Kept::start(
+            &name,
+            Source::Role(Box::new(source)),
+            self.timing,
+            self.clock.clone(),
+        );
+        handed_out.roles.push((role.clone(), policy, keys.clone()));
+        Ok(keys)
+    }
+
+    fn narrow(&self, role: &AssumeRole, reads: &[ReadPlace]) -> Result<Option<String>, AwsError> {
+        if reads.is_empty() {
+            return Ok(None);
+        }
+        let arn = &role.arn;
+        let refused = |source| AwsError::Policy {
+            arn: arn.clone(),
+            source,
+        };
+        let (policy, widened) = session_policy(reads, &self.dialect(role)).map_err(refused)?;
+        if widened != Widened::No {
+            tracing::info!(
+                role = arn,
+                "each tileset's own prefix would make the session policy longer than AWS takes: it allows {}",
+                widened.words()
+            );
+        }
+        Ok(Some(policy))
+    }
+
+    /// A role's ARN tells its partition; only AWS itself has KMS behind S3.
+    fn dialect(&self, role: &AssumeRole) -> Dialect {
+        let url = self
+            .settings
+            .endpoint_url
+            .as_deref()
+            .unwrap_or(".amazonaws.com");
+        let host = url.split("://").last().unwrap_or(url);
+        let host = host.split([':', '/']).next().unwrap_or(host);
+        Dialect {
+            partition: role.arn.split(':').nth(1).unwrap_or("aws").to_owned(),
+            kms: host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn"),
+        }
+    }
+
+    fn handed_out(&self) -> MutexGuard<'_, HandedOut> {
+        // Only ever appended to.
+        self.handed_out
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl From<AccessKeys> for Credentials {
+    fn from(keys: AccessKeys) -> Self {
+        let (id, secret) = (keys.access_key_id, keys.secret_access_key);
+        Self::new(id, secret, keys.session_token, None, "keys")
     }
 }
 
@@ -278,7 +423,7 @@ mod tests {
     async fn no_secret_is_ever_printed() {
         let source = keys();
         let aws = Aws::load(local(), source.clone()).await.unwrap();
-        let client = aws.s3_client(None).await.unwrap();
+        let client = aws.s3_client(None, &[]).unwrap();
         for text in [
             format!("{source:?}"),
             format!("{aws:?}"),

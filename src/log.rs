@@ -16,7 +16,7 @@ pub const VARIABLE: &str = "TILEKEEP_LOG";
 
 /// What is heard without it. The SDK tells of every attempt at `info`.
 const DEFAULT: &str = "info,aws_config=warn,aws_credential_types=warn,aws_runtime=warn,aws_sdk_s3=warn,\
-    aws_sdk_sts=warn,aws_sigv4=warn,aws_smithy_http_client=warn,aws_smithy_runtime=warn,\
+    aws_sdk_sso=warn,aws_sdk_ssooidc=warn,aws_sdk_sts=warn,aws_sigv4=warn,aws_smithy_http_client=warn,aws_smithy_runtime=warn,\
     aws_smithy_runtime_api=warn,h2=warn,hyper=warn,hyper_util=warn,rustls=warn,s3s=warn";
 
 /// First parts of the targets that see secrets.

@@ -7,8 +7,8 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder as _, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder,
 };
 
 /// A closed set of words: a metric's label, a log's field and a header's parameter say the same.
@@ -342,6 +342,24 @@ label_enum! {
     }
 }
 
+label_enum! {
+    /// How an attempt to get AWS credentials ended.
+    pub enum CredentialOutcome {
+        /// New ones came.
+        Refreshed = "refreshed",
+        /// The same ones came, still good: the source has no newer ones yet.
+        Unchanged = "unchanged",
+        /// No source has any.
+        NotFound = "not_found",
+        /// A source said no: trust, rights, or a configuration that cannot be used.
+        Denied = "denied",
+        /// A source is dead or broken.
+        Unavailable = "unavailable",
+        /// A source did not answer in time.
+        Deadline = "deadline",
+    }
+}
+
 /// Every metric there is.
 #[derive(Debug)]
 pub struct Metrics {
@@ -404,6 +422,9 @@ pub struct Metrics {
     pub cluster_messages: CounterByTwo<Message, Direction>,
     /// Trouble between nodes.
     pub cluster_events: CounterBy<ClusterEvent>,
+    /// Attempts to get AWS credentials.
+    pub credential_refreshes: CounterBy<CredentialOutcome>,
+    credentials_expire: GaugeVec,
 }
 
 impl Metrics {
@@ -560,8 +581,22 @@ impl Metrics {
                 "Trouble between nodes.",
                 "event",
             ),
+            credential_refreshes: CounterBy::new(
+                r,
+                "tilekeep_aws_credentials_refreshes_total",
+                "Attempts to get AWS credentials, by how they ended.",
+                "outcome",
+            ),
+            credentials_expire: credentials_expire(r),
             registry,
         }
+    }
+
+    /// Sets how long an identity's credentials are good for, in seconds: infinity where they have no
+    /// end, 0 where there are none. The identity is a configured name.
+    pub fn credentials_expire_in(&self, identity: &str, seconds: f64) {
+        let gauge = self.credentials_expire.with_label_values(&[identity]);
+        gauge.set(seconds);
     }
 
     /// All of it in Prometheus' text format.
@@ -613,6 +648,23 @@ fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
         .register(Box::new(gauge.clone()))
         .expect("a metric is registered once");
     gauge
+}
+
+fn credentials_expire(registry: &Registry) -> GaugeVec {
+    let gauges = GaugeVec::new(
+        Opts::new(
+            "tilekeep_aws_credentials_expires_in_seconds",
+            "Seconds for which the AWS credentials held are good; +Inf without an end, 0 without any.",
+        ),
+        &["identity"],
+    )
+    .expect("a valid metric");
+    registry
+        .register(Box::new(gauges.clone()))
+        .expect("a metric is registered once");
+    // There is always a first one: without it the metric would not be told of at all.
+    gauges.with_label_values(&["default"]).set(0.0);
+    gauges
 }
 
 fn histogram(registry: &Registry, name: &str, help: &str) -> Histogram {

@@ -60,6 +60,8 @@ pub struct AdminParts {
     pub listen: SocketAddr,
     /// Asked for as a bearer token, where there is one.
     pub token: Option<crate::auth::Secret>,
+    /// Whose AWS credentials sign.
+    pub identities: crate::aws::Identities,
 }
 
 /// The admin side's router.
@@ -170,16 +172,20 @@ async fn healthz() -> Response {
         .into_response()
 }
 
-/// Whether new requests should come here: not while it is ending. A node that has lost Redis stays ready, and
-/// says so.
+/// Whether new requests should come here: not while it is ending, and not before there have been AWS
+/// credentials. Later trouble with those, or with Redis, is told, and no reason to stay away: what is
+/// cached is answered, and other nodes will hardly be better off.
 async fn readyz(State(parts): State<Arc<AdminParts>>) -> Response {
     let ending = parts.shutdown.is_asked();
-    let status = if ending {
-        StatusCode::SERVICE_UNAVAILABLE
-    } else {
+    let ready = !ending && !parts.identities.are_without_keys();
+    let status = if ready {
         StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
     };
-    let mut body = json!({ "ready": !ending, "ending": ending });
+    let degraded = parts.identities.are_degraded().then_some("aws_credentials");
+    let degraded: Vec<_> = degraded.into_iter().collect();
+    let mut body = json!({ "ready": ready, "ending": ending, "degraded": degraded });
     if let Some(others) = &parts.others {
         body["cluster"] = others.reach().label().into();
     }
@@ -194,6 +200,7 @@ async fn readyz(State(parts): State<Arc<AdminParts>>) -> Response {
 /// Brings gauges up to date with what keeps its own counts.
 fn observe(parts: &AdminParts) {
     let metrics = &parts.metrics;
+    parts.identities.observe(metrics);
     let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     if let Some(memory) = parts.cache.memory() {
         // moka counts when it tidies up, which without traffic is seldom.

@@ -17,7 +17,7 @@ use crate::origin_contract::{BUCKET, at, endpoint, found, origin_with, request, 
 
 async fn client(s3: &EmbeddedS3) -> aws_sdk_s3::Client {
     let aws = Aws::load(settings(s3), CredentialSource::Keys(s3.keys().clone())).await;
-    aws.unwrap().s3_client(None).await.unwrap()
+    aws.unwrap().s3_client(None, &[]).unwrap()
 }
 
 /// A request without the SDK: status line, headers, body.

@@ -48,7 +48,7 @@ async fn with_role(policy: Option<String>) -> (EmbeddedS3, AwsSettings, Clock) {
 
 async fn origin_by_role(s3: &EmbeddedS3, settings: AwsSettings) -> S3Origin {
     let aws = Aws::load(settings, CredentialSource::Keys(s3.keys().clone())).await;
-    S3Origin::new(&aws.unwrap().s3_client(None).await.unwrap())
+    S3Origin::new(&aws.unwrap().s3_client(None, &[]).unwrap())
 }
 
 #[tokio::test]

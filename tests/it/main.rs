@@ -10,6 +10,8 @@ mod caches;
 mod cli;
 mod cluster;
 mod config;
+#[cfg(feature = "demo")]
+mod credentials;
 mod disk;
 #[cfg(feature = "demo")]
 mod embedded_s3;

@@ -90,7 +90,7 @@ pub(crate) fn settings(s3: &EmbeddedS3) -> AwsSettings {
 
 pub(crate) async fn origin_with(s3: &EmbeddedS3, keys: AccessKeys) -> S3Origin {
     let aws = Aws::load(settings(s3), CredentialSource::Keys(keys)).await;
-    S3Origin::new(&aws.unwrap().s3_client(None).await.unwrap())
+    S3Origin::new(&aws.unwrap().s3_client(None, &[]).unwrap())
 }
 
 /// What the sentences need of an origin, besides asking it.

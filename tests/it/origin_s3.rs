@@ -294,7 +294,7 @@ async fn an_object_too_large_for_a_tile_is_not_read() {
     let s3 = endpoint().await;
     assert!(s3.put(BUCKET, KEY, vec![7; 3000], PutOptions::default()));
     let aws = Aws::load(settings(&s3), CredentialSource::Keys(s3.keys().clone())).await;
-    let client = aws.unwrap().s3_client(None).await.unwrap();
+    let client = aws.unwrap().s3_client(None, &[]).unwrap();
     let origin = S3Origin::new(&client).with_max_object(2999);
     let error = refused(&origin, OriginErrorKind::Server, "3000 bytes").await;
     assert_eq!(error.scope, ErrorScope::Object);
@@ -335,7 +335,7 @@ fn some_keys() -> CredentialSource {
 async fn a_body_that_ends_where_the_connection_ends_is_refused() {
     let settings = raw_server(b"HTTP/1.1 200 OK\r\nETag: \"x\"\r\n\r\nhalf a ti").await;
     let aws = Aws::load(settings, some_keys()).await.unwrap();
-    let origin = S3Origin::new(&aws.s3_client(None).await.unwrap());
+    let origin = S3Origin::new(&aws.s3_client(None, &[]).unwrap());
     refused(&origin, OriginErrorKind::Truncated, "Content-Length").await;
 }
 
@@ -343,7 +343,7 @@ async fn a_body_that_ends_where_the_connection_ends_is_refused() {
 async fn a_server_that_speaks_no_http_is_no_origin() {
     let settings = raw_server(b"SSH-2.0-OpenSSH_9.9\r\n").await;
     let aws = Aws::load(settings, some_keys()).await.unwrap();
-    let origin = S3Origin::new(&aws.s3_client(None).await.unwrap());
+    let origin = S3Origin::new(&aws.s3_client(None, &[]).unwrap());
     refused(&origin, OriginErrorKind::Unreachable, "GetObject").await;
 }
 
@@ -364,8 +364,8 @@ async fn a_tileset_can_have_a_client_of_its_own() {
     };
     let stranger = Aws::load(settings(&s3), CredentialSource::Keys(strangers)).await;
     let owner = Aws::load(settings(&s3), CredentialSource::Keys(s3.keys().clone())).await;
-    let stranger = stranger.unwrap().s3_client(None).await.unwrap();
-    let owner = owner.unwrap().s3_client(None).await.unwrap();
+    let stranger = stranger.unwrap().s3_client(None, &[]).unwrap();
+    let owner = owner.unwrap().s3_client(None, &[]).unwrap();
     let origin = S3Origin::new(&stranger).with_tileset_client("world", &owner);
     found(fetch(&origin).await);
 }
@@ -376,7 +376,7 @@ async fn credentials_that_are_not_there_are_a_denial_that_says_which() {
     use aws_credential_types::provider::error::CredentialsError;
     let (s3, _) = one_tile().await;
     let aws = Aws::load(settings(&s3), CredentialSource::Keys(s3.keys().clone())).await;
-    let config = aws.unwrap().s3_config(None).await.unwrap();
+    let config = aws.unwrap().s3_config(None, &[]).unwrap();
     let none = provide_credentials_fn(|| async {
         Err(CredentialsError::not_loaded("no profile, no instance role"))
     });

@@ -2,7 +2,6 @@
 //!
 //! Source: "Error responses", Amazon S3 API Reference.
 
-use std::error::Error;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::Get;
 use super::body::Unframed;
+use crate::aws::{find, printable, said};
 use crate::origin::{OriginError, OriginErrorKind, OriginReply};
 
 /// An attempt that failed, and whether another is worth it.
@@ -229,45 +229,6 @@ fn unanswered(error: &SdkError<GetObjectError>, get: &Get<'_>) -> Failure {
     }
 }
 
-/// An error with its causes, in one line. `Display` alone: `Debug` would print whole requests.
-pub(super) fn said(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    printable(&text, 500)
-}
-
-/// Foreign text for a log: short, in one line.
-fn printable(text: &str, most: usize) -> String {
-    text.chars()
-        .take(most)
-        .flat_map(|c| {
-            // Quotes stay as they are; what could break out of the line is escaped.
-            let escaped = c.is_control().then(|| c.escape_default());
-            let plain = escaped.is_none().then_some(c);
-            escaped.into_iter().flatten().chain(plain)
-        })
-        .collect()
-}
-
-fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<E>() {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -313,14 +274,5 @@ mod tests {
             assert!(hint(403, Some(code)).is_some(), "{code}");
         }
         assert!(hint(404, None).is_some_and(|hint| hint.contains("endpoint_url")));
-    }
-
-    #[test]
-    fn foreign_text_stays_in_its_line() {
-        assert_eq!(
-            printable("it's \"x\"\r\nInjected", 100),
-            "it's \"x\"\\r\\nInjected"
-        );
-        assert_eq!(printable("äöü", 2), "äö");
     }
 }

@@ -11,7 +11,8 @@ use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 
 use super::Get;
-use super::answer::{Failure, said};
+use super::answer::Failure;
+use crate::aws::said;
 use crate::origin::{OriginError, OriginErrorKind};
 
 /// Reads the body. `promised` is the Content-Length.
