@@ -34,7 +34,7 @@ use crate::label_enum;
 const PEOPLE: usize = 65_536;
 /// So many that a sweep of one holds up nobody. A power of two.
 const SHARDS: usize = 16;
-/// Bytes of all tables of tiles together: a thousand people at a budget of 20,000, or fifty thousand who
+/// Bytes of all tables of tiles together, but for small ones that must grow: a thousand people at a budget of 20,000, or fifty thousand who
 /// look at 500 tiles in an hour.
 const ROOM: usize = 256 << 20;
 /// How many seconds' worth of requests may come at once where a class does not say.
