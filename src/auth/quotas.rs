@@ -34,8 +34,8 @@ use crate::label_enum;
 const PEOPLE: usize = 65_536;
 /// So many that a sweep of one holds up nobody. A power of two.
 const SHARDS: usize = 16;
-/// Bytes of all tables of tiles together: a thousand people at a budget of 20,000, or fifty thousand who
-/// look at 500 tiles in an hour.
+/// Bytes of all tables of tiles together, but for small ones that must grow: sixteen hundred people who spend
+/// 20,000 tiles in an hour, or fifty thousand who look at 500.
 const ROOM: usize = 256 << 20;
 /// How many seconds' worth of requests may come at once where a class does not say.
 const BURST_SECONDS: u32 = 5;

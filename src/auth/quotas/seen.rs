@@ -1,7 +1,8 @@
 //! A table of tiles and the minute in which each was last asked for: open addressing, five bytes a slot.
 //!
 //! It keeps what it is told and judges nothing: which minutes still count is its owner's to say. A tile is
-//! a 32-bit print, so beside 20,000 tiles that a person has seen, one in 200,000 unseen ones is taken for one of them.
+//! a 32-bit print, so beside 20,000 tiles that a person has seen, one in 200,000 unseen ones is taken for
+//! one of them.
 
 /// The fewest slots of a table that holds anything.
 const LEAST: usize = 64;
