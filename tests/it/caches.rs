@@ -1,6 +1,8 @@
 //! The look-up over memory, disk and origin, driven through its own interface: freshness, collapse,
 //! failure, purge; and at the end against a reference model.
 
+mod purge;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -303,137 +305,6 @@ async fn a_fill_that_hangs_ends_and_the_next_request_starts_anew() {
     let error = OriginErrorKind::Deadline;
     let stands_in = CacheStatus::StaleIfError { error, ttl: -1900 };
     assert_eq!(world.got(1).await, (Some("one".to_owned()), stands_in));
-}
-
-#[tokio::test]
-async fn a_purge_is_in_effect_before_it_returns_also_for_fetches_under_way() {
-    let world = Arc::new(World::new());
-    world.put(1, "old");
-    world.put(2, "old");
-    world.got(1).await;
-    let gate = Gate::default();
-    world.origin.fail_next(1, Fault::Hold(gate.clone()));
-    let under_way = {
-        let world = world.clone();
-        tokio::spawn(async move { world.got(2).await })
-    };
-    while world.origin.calls() < 2 {
-        tokio::task::yield_now().await;
-    }
-    let purged = world.cache.purge(Purge::Hard, |_| true);
-    assert_eq!(purged.memory, 1);
-    world.put(1, "new");
-    world.put(2, "new");
-    assert_eq!(world.got(1).await.0.as_deref(), Some("new"));
-    assert_eq!(
-        world.got(2).await.0.as_deref(),
-        Some("new"),
-        "not the fetch from before"
-    );
-    gate.open();
-    under_way.await.unwrap();
-    let (body, _) = world.got(2).await;
-    assert_eq!(
-        body.as_deref(),
-        Some("new"),
-        "nor does that fetch put its tile back"
-    );
-}
-
-#[tokio::test]
-async fn a_soft_purge_revalidates_and_still_stands_in() {
-    let world = World::new();
-    world.put(1, "one");
-    world.got(1).await;
-    assert_eq!(world.cache.purge(Purge::Soft, |_| true).memory, 1);
-    world
-        .origin
-        .fail_always(Fault::error(OriginErrorKind::Unreachable));
-    let (body, status) = world.got(1).await;
-    assert_eq!(
-        (body.as_deref(), status),
-        (Some("one"), hit(Tier::Memory, -1))
-    );
-    world.settled().await;
-    world.origin.heal();
-    world.put(1, "two");
-    world.pass(6);
-    world.got(1).await;
-    world.settled().await;
-    assert_eq!(world.got(1).await.0.as_deref(), Some("two"));
-}
-
-/// What a soft purge leaves: stale as of now, and both windows count from there.
-async fn is_stale_as_of_the_purge(world: &World, tier: Tier, purged_at: Timestamp) {
-    let after = |seconds| purged_at + Duration::from_secs(seconds);
-    world
-        .origin
-        .fail_always(Fault::error(OriginErrorKind::Unreachable));
-    world.clock.set(after(990));
-    let (body, status) = world.got(1).await;
-    assert_eq!((body.as_deref(), status), (Some("one"), hit(tier, -990)));
-    world.settled().await;
-    world.clock.set(after(4990));
-    let (body, status) = world.got(1).await;
-    assert_eq!(body.as_deref(), Some("one"));
-    let error = OriginErrorKind::Unreachable;
-    assert_eq!(status, CacheStatus::StaleIfError { error, ttl: -4990 });
-    world.clock.set(after(5010));
-    assert!(world.get(1).await.is_err(), "past stale_if_error");
-    world.origin.heal();
-    assert_eq!(world.got(1).await.0.as_deref(), Some("one"));
-}
-
-#[tokio::test]
-async fn a_soft_purge_means_the_same_in_memory_on_disk_and_after_a_restart() {
-    let world = World::new();
-    world.put(1, "one");
-    world.got(1).await;
-    world.got(2).await;
-    world.pass(50);
-    let purged = world.cache.purge(Purge::Soft, |_| true);
-    assert_eq!(purged.memory, 2);
-    world.put(2, "come");
-    assert_eq!(
-        world.got(2).await.0.as_deref(),
-        Some("come"),
-        "an absence is dropped"
-    );
-    is_stale_as_of_the_purge(&world, Tier::Memory, world.clock.now()).await;
-
-    let folder = tempfile::tempdir().unwrap();
-    let settings = DiskSettings {
-        path: folder.path().join("cache"),
-        capacity: 64 << 20,
-    };
-    for restart in [false, true] {
-        let open = || DiskTier::open(settings.clone()).unwrap();
-        let mut world = World::with(None, Some(open()));
-        world.put(1, "one");
-        world.remove(2);
-        world.cache.purge(Purge::Hard, |_| true);
-        world.got(1).await;
-        world.got(2).await;
-        world.pass(50);
-        let purged_at = world.clock.now();
-        assert_eq!(world.cache.purge(Purge::Soft, |_| true).disk, 2);
-        if restart {
-            let disk = world.cache.disk().unwrap();
-            assert!(disk.close(Duration::from_secs(5)).await);
-            drop(world);
-            world = World::with(None, Some(open()));
-            let disk = world.cache.disk().unwrap();
-            assert!(disk.wait_recovered(Duration::from_secs(10)));
-            world.put(1, "one");
-        }
-        world.put(2, "come");
-        assert_eq!(
-            world.got(2).await.0.as_deref(),
-            Some("come"),
-            "an absence is dropped"
-        );
-        is_stale_as_of_the_purge(&world, Tier::Disk, purged_at).await;
-    }
 }
 
 #[tokio::test]

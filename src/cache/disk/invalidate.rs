@@ -75,17 +75,17 @@ impl State {
                 let before = self.next_sequence();
                 for key in shard.matching(&predicate) {
                     count += 1;
-                    lines.push(match expire(&mut shard, &key, validated_at) {
-                        Some(at) => Line {
+                    if let Some(at) = expire(&mut shard, &key, validated_at) {
+                        let verdict = Verdict::Stale(at);
+                        lines.push(Line {
                             key,
                             before,
-                            verdict: Verdict::Stale(at),
-                        },
-                        None => {
-                            segments.extend(bury(&mut shard, &key).1);
-                            Line::dead(key, before)
-                        }
-                    });
+                            verdict,
+                        });
+                    } else {
+                        segments.extend(bury(&mut shard, &key).1);
+                        lines.push(Line::dead(key, before));
+                    }
                 }
             }
             self.write_down(&lines, segments);
@@ -179,25 +179,16 @@ fn bury(shard: &mut Shard, key: &TileKey) -> (bool, Option<(u16, u64)>) {
 
 /// Sets a tile's time back, and says to when; `None` for an absence.
 fn expire(shard: &mut Shard, key: &TileKey, validated_at: Timestamp) -> Option<Timestamp> {
-    let mut at = validated_at;
-    let queued = shard.pending.get(key);
-    if let Some(pending) = queued {
-        if matches!(*pending.stored, Stored::Absence(_)) {
-            return None;
-        }
-        at = at.min(pending.validated_at);
-    }
-    if let Some(entry) = shard.entries.peek(key) {
-        if entry.kind() == Kind::Absence && queued.is_none() {
-            return None;
-        }
-        at = at.min(entry.validated_at());
-    }
-    if let Some(pending) = shard.pending.get_mut(key) {
-        pending.validated_at = at;
-    }
+    let mut said = None;
     if let Some(entry) = shard.entries.peek_mut(key) {
-        entry.set_validated_at(at);
+        entry.set_validated_at(entry.validated_at().min(validated_at));
+        said = (entry.kind() != Kind::Absence).then(|| entry.validated_at());
     }
-    Some(at)
+    // What is queued is what counts, whatever it replaces.
+    if let Some(pending) = shard.pending.get_mut(key) {
+        pending.validated_at = pending.validated_at.min(validated_at);
+        let tile = matches!(*pending.stored, Stored::Tile(_));
+        said = tile.then_some(pending.validated_at);
+    }
+    said
 }

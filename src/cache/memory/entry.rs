@@ -1,10 +1,10 @@
 //! What memory keeps beside a tile's bytes: as little as its answers need.
 //!
 //! An entry is one allocation of 96 bytes, and its body another, of the body's own size; an answer's
-//! [`Bytes`] hold the entry. `ETag` and `Last-Modified` are not kept as text: making them from the
-//! hash and the date takes an answer no longer than reaching for two more places in memory does, and
-//! kept they would take as much as the rest of an entry. S3's validator is an MD5 in quotes nearly
-//! always, and is kept as its 16 bytes then.
+//! [`Bytes`] hold the entry. `ETag` and `Last-Modified` are not kept as text, which would take more
+//! than the rest of an entry does: they are made from the hash and the date at the answer, in two
+//! small allocations, without reaching for two more places in memory. S3's validator is an MD5 in
+//! quotes nearly always, and is kept as its 16 bytes then.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -293,15 +293,16 @@ impl Seconds {
 
     fn new(seconds: Option<u64>) -> Self {
         let bytes = seconds.unwrap_or(u64::MAX).to_le_bytes();
-        let [a, b, c, d, e, f, 0, 0] = bytes else {
-            return Self(Self::NONE);
-        };
-        Self([a, b, c, d, e, f])
+        match (bytes.first_chunk(), bytes.last_chunk()) {
+            (Some(six), Some([0, 0])) => Self(*six),
+            _ => Self(Self::NONE),
+        }
     }
 
     fn get(self) -> Option<u64> {
-        let [a, b, c, d, e, f] = self.0;
-        (self.0 != Self::NONE).then(|| u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+        let mut bytes = [0; 8];
+        bytes[..6].copy_from_slice(&self.0);
+        (self.0 != Self::NONE).then(|| u64::from_le_bytes(bytes))
     }
 }
 
