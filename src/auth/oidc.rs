@@ -305,9 +305,10 @@ impl Oidc {
             let secret = String::from_utf8_lossy(secret.expose()).into_owned();
             client = client
                 .set_client_secret(ClientSecret::new(secret))
-                .set_auth_type(match metadata.secret_in_body {
-                    true => AuthType::RequestBody,
-                    false => AuthType::BasicAuth,
+                .set_auth_type(if metadata.secret_in_body {
+                    AuthType::RequestBody
+                } else {
+                    AuthType::BasicAuth
                 });
         }
         let authorization = metadata.authorization_endpoint.clone();

@@ -149,7 +149,7 @@ impl HttpError {
             Self::Malformed(Malformed::Density) => {
                 "The only density that a tile's address can name is @2x.".into()
             }
-            Self::BadRequest(what) => (*what).into(),
+            Self::BadRequest(what) | Self::TokenRefused(what) => (*what).into(),
             Self::BadPurge(what) => format!("This purge was not done: {what}."),
             Self::Unauthorized(error) => match error {
                 AuthError::Missing => "Sign in first: there is no session.".into(),
@@ -181,7 +181,6 @@ impl HttpError {
             Self::NotRenewable => {
                 "This session was not issued here: whoever issued it renews it.".into()
             }
-            Self::TokenRefused(what) => (*what).into(),
             Self::IdentityProvider { .. } => {
                 "The identity provider cannot be reached. Try again shortly.".into()
             }

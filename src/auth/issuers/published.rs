@@ -141,7 +141,7 @@ impl<T: Send + Sync + 'static> Published<T> {
                 if age >= life / 4 * 3 && self.may_fetch(now) {
                     tokio::spawn(Arc::clone(self).renew(now));
                 }
-                return Ok(value);
+                Ok(value)
             }
             _ => self.newer(now).await,
         }

@@ -28,10 +28,10 @@ impl Kind {
         };
         let typ = typ.to_ascii_lowercase();
         // RFC 7515 §4.1.9: `application/` may be left out.
-        match (typ.strip_prefix("application/").unwrap_or(&typ), self) {
-            ("jwt", _) | ("at+jwt", Self::Exchange) => true,
-            _ => false,
-        }
+        matches!(
+            (typ.strip_prefix("application/").unwrap_or(&typ), self),
+            ("jwt", _) | ("at+jwt", Self::Exchange)
+        )
     }
 }
 
@@ -104,13 +104,13 @@ impl Verifier {
             }
             Keys::Shared(key) => signed(token, key, algorithm),
             Keys::Published(published) => {
-                let kid = header.kid.as_deref();
+                let name = header.kid.as_deref();
                 let set = published.get(now).await?;
-                match set.find(kid, algorithm) {
+                match set.find(name, algorithm) {
                     // The issuer may have begun to sign with a new one.
                     Err(IssuerError::UnknownKey) => {
                         let newer = published.newer(now).await?;
-                        signed(token, newer.find(kid, algorithm)?, algorithm)
+                        signed(token, newer.find(name, algorithm)?, algorithm)
                     }
                     found => signed(token, found?, algorithm),
                 }
