@@ -1,7 +1,7 @@
 //! How this server looks from outside: scheme, host, the client's address, the cookie's attributes.
 //!
 //! Invariant: nothing that a client can write decides them. `public_url` does; without it (then the
-//! listener is on loopback) a trusted proxy's word ([`forwarded`](super::forwarded)), else the listener
+//! listener is on loopback) a trusted proxy's word (`forwarded.rs`), else the listener
 //! itself. A `Host` header is repeated only where it names this very machine.
 
 use std::net::{IpAddr, SocketAddr};

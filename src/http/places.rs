@@ -36,19 +36,22 @@ impl ConnectionLimits {
     }
 }
 
+/// How many connections an address has.
+type Taken = Arc<Mutex<HashMap<Ipv6Addr, usize>>>;
+
 /// The places.
 #[derive(Debug, Clone)]
 pub struct Places {
     limits: Arc<ConnectionLimits>,
     all: Arc<Semaphore>,
-    taken: Arc<Mutex<HashMap<Ipv6Addr, usize>>>,
+    taken: Taken,
 }
 
 /// A connection's place, until it is dropped.
 #[derive(Debug)]
 pub struct Place {
     _of_all: OwnedSemaphorePermit,
-    of_address: Option<(Arc<Mutex<HashMap<Ipv6Addr, usize>>>, Ipv6Addr)>,
+    of_address: Option<(Taken, Ipv6Addr)>,
 }
 
 /// The address has as many connections as one may have.

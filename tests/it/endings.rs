@@ -13,7 +13,7 @@ use crate::support::{self, Running, claims, config, spec, tileset, token};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Longer than any test should take: who waits for it fails.
-const GRACE: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_mins(1);
 
 async fn server() -> (Running, Arc<FailingOrigin<MemoryOrigin>>) {
     let world = spec("world", TileFormat::Png);
@@ -156,14 +156,14 @@ mod demo {
             );
         }
 
-        fn exit_code(&mut self) -> Option<i32> {
+        async fn exit_code(&mut self) -> Option<i32> {
             let begun = Instant::now();
             loop {
                 if let Some(status) = self.0.try_wait().unwrap() {
                     return status.code();
                 }
                 assert!(begun.elapsed() < PATIENCE, "it does not end");
-                std::thread::sleep(Duration::from_millis(20));
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
     }
@@ -173,31 +173,36 @@ mod demo {
         entries.map(|entry| entry.unwrap().path()).collect()
     }
 
-    #[test]
-    fn a_demo_takes_its_temporary_folder_along_also_when_it_is_asked_twice() {
+    #[tokio::test]
+    async fn a_demo_takes_its_temporary_folder_along_also_when_it_is_asked_twice() {
         let temporary = tempfile::tempdir().unwrap();
+        let nothing: [std::path::PathBuf; 0] = [];
         let (mut demo, _) = Demo::start(temporary.path());
         assert_eq!(left_in(temporary.path()).len(), 1);
         demo.interrupt();
-        assert_eq!(demo.exit_code(), Some(0));
-        assert_eq!(left_in(temporary.path()), [] as [std::path::PathBuf; 0]);
+        assert_eq!(demo.exit_code().await, Some(0));
+        assert_eq!(left_in(temporary.path()), nothing);
 
         let (mut demo, address) = Demo::start(temporary.path());
-        // A log-in that does not come to its end holds the first ending.
+        // A log-in whose password does not come holds the first ending.
         let head = format!(
-            "POST /session HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+            "POST /session HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
+             Content-Length: 100\r\nExpect: 100-continue\r\n\r\n"
         );
-        let mut holding = std::net::TcpStream::connect(&address).unwrap();
-        std::io::Write::write_all(&mut holding, head.as_bytes()).unwrap();
-        std::thread::sleep(Duration::from_millis(300));
+        let mut holding = TcpStream::connect(&address).await.unwrap();
+        holding.write_all(head.as_bytes()).await.unwrap();
+        let asked_for = read_until(&mut holding, "\r\n\r\n").await;
+        assert!(asked_for.starts_with("HTTP/1.1 100"), "{asked_for}");
         demo.interrupt();
-        std::thread::sleep(Duration::from_millis(300));
+        while TcpStream::connect(&address).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         assert!(
             demo.0.try_wait().unwrap().is_none(),
             "it waits for the log-in"
         );
         demo.interrupt();
-        assert_eq!(demo.exit_code(), Some(1));
-        assert_eq!(left_in(temporary.path()), [] as [std::path::PathBuf; 0]);
+        assert_eq!(demo.exit_code().await, Some(1));
+        assert_eq!(left_in(temporary.path()), nothing);
     }
 }

@@ -240,7 +240,7 @@ async fn one_address_takes_no_more_than_its_share_of_connections() {
         },
         metrics: Some(metrics.clone()),
     };
-    let served = tokio::spawn(server.run(|_, _| async { http::Response::new(Body::empty()) }));
+    let serving = tokio::spawn(server.run(|_, _| async { http::Response::new(Body::empty()) }));
     let ask = async |stream: &mut TcpStream| {
         let asked = stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
         match asked {
@@ -272,7 +272,7 @@ async fn one_address_takes_no_more_than_its_share_of_connections() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     drop(held);
     trigger.fire();
-    served.await.unwrap();
+    serving.await.unwrap();
 }
 
 #[tokio::test]

@@ -23,8 +23,10 @@ const ELSEWHERE: [&str; 14] = [
     " /evil",
 ];
 
+/// Every byte escaped.
 fn encode(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    let escape = |text: String, byte: u8| text + &format!("%{byte:02X}");
+    text.bytes().fold(String::new(), escape)
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Where a token or a password could turn up, and what the time of an answer could tell.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,11 +11,11 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tilekeep::app::Provided;
-use tilekeep::auth::{Grants, PasswordHash, User, Users};
+use tilekeep::auth::{Grants, IfExists, PasswordHash, User, Users, add_user};
 use tilekeep::origin::failing::MemoryOrigin;
 use tilekeep::tile::TileFormat;
 
-use super::{FORM, SAME, TILE, cookie, log_in, server};
+use super::{FORM, JSON, SAME, TILE, cookie, log_in, server};
 use crate::support::{self, claims, config, spec, token};
 
 #[tokio::test]
@@ -137,6 +138,8 @@ async fn names_of_any_length_are_counted_by_address() {
     server.stop().await;
 }
 
+const AWS_SECRET: &str = "an-aws-secret-of-the-tests";
+
 /// The program, and every line of its log so far.
 struct Program {
     child: Child,
@@ -151,13 +154,13 @@ impl Drop for Program {
 }
 
 impl Program {
-    fn serve(file: &std::path::Path) -> Self {
+    fn serve(file: &Path) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_tilekeep"))
             .args(["serve", "--config"])
             .arg(file)
             .env("TILEKEEP_LOG", "trace")
             .env("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
-            .env("AWS_SECRET_ACCESS_KEY", "an-aws-secret-of-the-tests")
+            .env("AWS_SECRET_ACCESS_KEY", AWS_SECRET)
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -193,106 +196,72 @@ impl Program {
     }
 }
 
-#[tokio::test]
-async fn the_log_has_no_token_and_no_password_at_any_level() {
-    let folder = tempfile::tempdir().unwrap();
-    let key = "the-signing-key-of-the-tests-0123456789";
-    let password = "correct-horse-battery";
-    let users = folder.path().join("users.toml");
+const KEY: &str = "the-signing-key-of-the-tests-0123456789";
+const PASSWORD: &str = "correct-horse-battery";
+
+/// A configuration whose origin is out of reach, and its users; `anna` has the password.
+fn configured(folder: &Path) -> PathBuf {
+    let users = folder.join("users.toml");
     let grants = Grants {
         tilesets: vec!["*".into()],
         ..Grants::default()
     };
-    tilekeep::auth::add_user(
-        &users,
-        "anna",
-        password,
-        &grants,
-        tilekeep::auth::IfExists::Refuse,
-    )
-    .unwrap();
-    let file = folder.path().join("tilekeep.toml");
+    add_user(&users, "anna", PASSWORD, &grants, IfExists::Refuse).unwrap();
+    let file = folder.join("tilekeep.toml");
     let text = format!(
         "[server]\nlisten = '127.0.0.1:0'\nadmin_listen = '127.0.0.1:0'\n\
-         [session]\nkeys = [{{ id = 'k', secret = '{key}' }}]\n\
+         [session]\nkeys = [{{ id = 'k', secret = '{KEY}' }}]\n\
          [login]\nusers_file = 'users.toml'\n\
          [aws]\nregion = 'eu-west-1'\nendpoint_url = 'http://127.0.0.1:1'\n\
          [origin]\ndeadline = '2s'\n\
          [tilesets.world]\nbucket = 'b'\nkey = '{{z}}/{{x}}/{{y}}.png'\n"
     );
     std::fs::write(&file, text).unwrap();
-    let program = Program::serve(&file);
+    file
+}
+
+#[tokio::test]
+async fn the_log_has_no_token_and_no_password_at_any_level() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = Program::serve(&configured(folder.path()));
     let base = program.address().await;
     let client = Client::builder(TokioExecutor::new()).build_http();
-    let send = async |method: &str, path: &str, headers: &[(&str, &str)], body: String| {
+    let send = async |method: &str, path: &str, headers: &[(&str, &str)], body: &str| {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{base}{path}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(Full::new(bytes::Bytes::from(body))).unwrap();
-        let response = client.request(request).await.unwrap();
+        let body = Full::new(bytes::Bytes::from(body.to_owned()));
+        let response = client.request(request.body(body).unwrap()).await.unwrap();
         let (head, body) = response.into_parts();
         body.collect().await.unwrap();
         head
     };
-    let json = ("content-type", "application/json");
-    let login = |user: &str, password: &str| {
-        serde_json::json!({ "username": user, "password": password }).to_string()
+    let log_in = async |user: &str, password: &str| {
+        let body = serde_json::json!({ "username": user, "password": password }).to_string();
+        send("POST", "/session", &[JSON], &body).await
     };
-    let head = send("POST", "/session", &[json], login("anna", password)).await;
+    let head = log_in("anna", PASSWORD).await;
     assert_eq!(head.status, StatusCode::OK);
     let set = head.headers["set-cookie"].to_str().unwrap().to_owned();
-    let cookie = set.split(';').next().unwrap().to_owned();
-    let token = cookie.split_once('=').unwrap().1.to_owned();
-    // Mistyped: the password as a name, or nearly right.
-    send("POST", "/session", &[json], login(password, "x")).await;
-    send(
-        "POST",
-        "/session",
-        &[json],
-        login("anna", "wrong-horse-battery"),
-    )
-    .await;
-    send(
-        "POST",
-        "/session",
-        &[json],
-        format!("{{\"username\":\"anna\",\"password\":\"{password}\""),
-    )
-    .await;
-    let (bearer, broken) = (format!("Bearer {token}"), format!("Bearer {token}x"));
-    send("GET", TILE, &[("cookie", &cookie)], String::new()).await;
-    send("GET", TILE, &[("authorization", &bearer)], String::new()).await;
-    send(
-        "GET",
-        "/session",
-        &[("authorization", &broken)],
-        String::new(),
-    )
-    .await;
-    send(
-        "GET",
-        &format!("{TILE}?access_token={token}"),
-        &[("cookie", &cookie)],
-        String::new(),
-    )
-    .await;
-    send(
-        "POST",
-        "/session/renew",
-        &[("cookie", &cookie), SAME],
-        String::new(),
-    )
-    .await;
-    send(
-        "DELETE",
-        "/session",
-        &[("cookie", &cookie), SAME],
-        String::new(),
-    )
-    .await;
+    let cookie = set.split(';').next().unwrap();
+    let token = cookie.split_once('=').unwrap().1;
+    // Mistyped: the password as a name, or nearly right, or in a body that breaks off.
+    log_in(PASSWORD, "x").await;
+    log_in("anna", "wrong-horse-battery").await;
+    let broken = format!("{{\"username\":\"anna\",\"password\":\"{PASSWORD}\"");
+    send("POST", "/session", &[JSON], &broken).await;
+    let (bearer, forged) = (format!("Bearer {token}"), format!("Bearer {token}x"));
+    let in_address = format!("{TILE}?access_token={token}");
+    let with_cookie = [("cookie", cookie), SAME];
+    send("GET", TILE, &with_cookie, "").await;
+    send("GET", TILE, &[("authorization", &bearer)], "").await;
+    send("GET", "/session", &[("authorization", &forged)], "").await;
+    send("GET", &in_address, &with_cookie, "").await;
+    send("POST", "/session/renew", &with_cookie, "").await;
+    send("DELETE", "/session", &with_cookie, "").await;
 
     for _ in 0..200 {
         if program.log().contains("logged out") {
@@ -306,15 +275,7 @@ async fn the_log_has_no_token_and_no_password_at_any_level() {
         "{log}"
     );
     let signature = token.rsplit('.').next().unwrap();
-    let secrets = [
-        key,
-        password,
-        "wrong-horse",
-        signature,
-        "an-aws-secret",
-        &cookie,
-    ];
-    for secret in secrets {
+    for secret in [KEY, PASSWORD, "wrong-horse", signature, AWS_SECRET, cookie] {
         let line = log.lines().find(|line| line.contains(secret));
         assert_eq!(line, None, "{secret}");
     }
