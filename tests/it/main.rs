@@ -18,6 +18,7 @@ mod house;
 mod origin_contract;
 #[cfg(feature = "demo")]
 mod origin_s3;
+mod script;
 mod sessions;
 mod support;
 mod tile_answers;
