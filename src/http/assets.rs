@@ -18,6 +18,16 @@ include!(concat!(env!("OUT_DIR"), "/assets/assets.rs"));
 /// own files and no secret, so shared caches may keep them too.
 pub const CACHE_CONTROL: &str = "public, max-age=31536000, immutable";
 
+/// The script that front ends include: also served under [`SCRIPT_PATH`], which never changes.
+pub const SCRIPT: &str = "tilekeep.js";
+
+/// Where other pages load [`SCRIPT`] from.
+pub const SCRIPT_PATH: &str = "/tilekeep.js";
+
+/// `Cache-Control` of [`SCRIPT_PATH`]: the content behind it changes with the program's version, and a
+/// page must not wait for a revalidation.
+pub const SCRIPT_CACHE_CONTROL: &str = "public, max-age=3600, stale-while-revalidate=86400";
+
 /// `Content-Security-Policy` of every asset.
 ///
 /// `MapLibre`'s worker is a script with an address of its own, so this header, and not the page's,
@@ -131,14 +141,16 @@ pub fn find(path: &str) -> Option<&'static Asset> {
     ASSETS.iter().find(|asset| asset.path == path)
 }
 
-/// The request path of an asset by its name, such as `tilekeep.css`.
+/// The asset of that name, such as `tilekeep.css`.
+pub fn named(name: &str) -> Option<&'static Asset> {
+    ASSETS.iter().find(|asset| asset.name == name)
+}
+
+/// The request path of an asset by its name.
 ///
 /// Empty when there is no asset of that name; a test renders every page and looks for that.
 pub fn url(name: &str) -> &'static str {
-    ASSETS
-        .iter()
-        .find(|asset| asset.name == name)
-        .map_or("", |asset| asset.path)
+    named(name).map_or("", |asset| asset.path)
 }
 
 /// How to load a library's file, by its name: `leaflet.css`, `leaflet.js`, `maplibre-gl.css`,
@@ -210,6 +222,7 @@ mod tests {
                 assert_eq!(sent.etag, plain.etag);
             }
         }
+        assert!(named(SCRIPT).is_some_and(Asset::varies_on_encoding));
         assert!(find("/assets/map.js").is_none(), "only the hashed path");
         assert!(find("/assets/../Cargo.toml").is_none());
     }

@@ -10,8 +10,8 @@ use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
-    CONTENT_TYPE, ETAG, VARY,
+    ACCEPT, ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_ENCODING,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use serde::Deserialize;
@@ -29,6 +29,9 @@ use crate::tile::{Access, Tileset, tilejson};
 
 /// A log-in's body at most: a name, a password and where to go.
 pub(super) const MAX_BODY: usize = 16 * 1024;
+
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
+    HeaderName::from_static("cross-origin-resource-policy");
 
 /// Who is at the other end of the connection; put into a page request's extensions.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +70,7 @@ pub fn router(site: Arc<Site>) -> Router {
         )
         .route("/session/renew", post(session::renew))
         .route("/assets/{file}", get(asset))
+        .route(assets::SCRIPT_PATH, get(script))
         .route("/{file}", get(describe))
         .fallback(|| async { problem(&HttpError::UnknownPage) })
         .method_not_allowed_fallback(not_allowed)
@@ -284,21 +288,42 @@ async fn describe(
 
 /// `GET /assets/{file}`: the program's own files, under addresses that change with their content.
 async fn asset(OriginalUri(uri): OriginalUri, headers: HeaderMap) -> Response {
-    let Some(asset) = assets::find(uri.path()) else {
+    match assets::find(uri.path()) {
+        Some(asset) => asset_answer(asset, &headers, assets::CACHE_CONTROL),
+        None => problem(&HttpError::UnknownPage),
+    }
+}
+
+/// `GET /tilekeep.js`: the script that other pages include, under an address for ever.
+async fn script(headers: HeaderMap) -> Response {
+    let Some(asset) = assets::named(assets::SCRIPT) else {
         return problem(&HttpError::UnknownPage);
     };
-    let sent = asset.body(encoding::accepts(&headers, "gzip"));
-    let not_modified = is_not_modified(&headers, sent.etag.as_bytes(), None);
+    let mut response = asset_answer(asset, &headers, assets::SCRIPT_CACHE_CONTROL);
+    // It is for pages of any origin, with or without `integrity`; what it asks for is not.
+    let answer = response.headers_mut();
+    answer.insert(
+        CROSS_ORIGIN_RESOURCE_POLICY,
+        HeaderValue::from_static("cross-origin"),
+    );
+    answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    response
+}
+
+fn asset_answer(
+    asset: &'static assets::Asset,
+    headers: &HeaderMap,
+    cache_control: &'static str,
+) -> Response {
+    let sent = asset.body(encoding::accepts(headers, "gzip"));
+    let not_modified = is_not_modified(headers, sent.etag.as_bytes(), None);
     let mut response = if not_modified {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         sent.bytes.into_response()
     };
     let answer = response.headers_mut();
-    answer.insert(
-        CACHE_CONTROL,
-        HeaderValue::from_static(assets::CACHE_CONTROL),
-    );
+    answer.insert(CACHE_CONTROL, HeaderValue::from_static(cache_control));
     if let Ok(etag) = HeaderValue::try_from(sent.etag) {
         answer.insert(ETAG, etag);
     }

@@ -28,6 +28,7 @@ mod origin_contract;
 mod origin_s3;
 mod quota_simulation;
 mod quotas;
+mod script;
 mod sessions;
 mod snippets;
 mod support;

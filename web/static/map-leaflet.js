@@ -29,18 +29,19 @@
           const context = canvas.getContext('2d');
           context.scale(ratio, ratio);
           TK.provenance.paint(context, 0, 0, size.x, record, name);
+          element.querySelector('.drawn-overlay')?.remove();
           element.append(canvas);
           events.changed();
         };
+        const failed = (status) => events.session.failed(element, { url, status, retry: () => draw().catch(() => {}) });
         const draw = async () => {
           if (!overlay) {
             const tile = await TK.values.load(url);
             if (tile) TK.values.paint(picture, tile, tileset.encoding, tileset.domain);
-            else if (TK.provenance.lastStatus(url) !== 404) events.suspect();
+            if (tile) events.session.forget(element); else failed();
             return;
           }
           const { record, response, body } = await TK.provenance.load(url, element.abort.signal);
-          if (record.status === 401) events.refused();
           if (response && response.ok && body.byteLength) {
             const blob = new Blob([body], { type: response.headers.get('Content-Type') || '' });
             if (tileset.kind === 'values') {
@@ -52,6 +53,7 @@
               URL.revokeObjectURL(source);
             }
           }
+          if (response && response.ok) events.session.forget(element); else failed(record.status);
           mark(record);
         };
         draw().then(() => done(null, element), (error) => { if (error.name !== 'AbortError') done(error, element); });
@@ -59,7 +61,7 @@
       },
     });
     const layer = new Drawn(options);
-    layer.on('tileunload', ({ tile }) => tile.abort.abort());
+    layer.on('tileunload', ({ tile }) => { tile.abort.abort(); });
     return layer;
   };
 
@@ -129,11 +131,8 @@
           layer = drawnLayer(tileset, overlay, records, events, options);
         } else {
           layer = L.tileLayer(tileset.template, options);
-          // An <img> does not say why it failed; 404 is no news, anything else may be the session.
-          layer.on('tileerror', ({ tile }) => {
-            if (TK.provenance.lastStatus(tile.src) !== 404) events.suspect();
-          });
         }
+        events.session.leaflet(layer);
         layer.on('tileunload', ({ coords }) => { if (records.delete(lonely(coords))) events.changed(); });
         layer.addTo(map);
       },

@@ -38,12 +38,10 @@
       if (response && response.ok) {
         return { data: body, cacheControl: response.headers.get('Cache-Control'), expires: response.headers.get('Expires') };
       }
-      throw Object.assign(new Error(`${record.status} for ${address}`), { status: record.status });
+      throw Object.assign(new Error(`${record.status} for ${address}`), { status: record.status, url: address });
     });
-    map.on('error', ({ error }) => {
-      if (error && error.status === 401) events.refused();
-      else if (!error || !error.status) console.error(error);
-    });
+    events.session.maplibre(map, ['tiles']);
+    map.on('error', ({ error }) => { if (!error || !error.status) console.error(error); });
 
     const marks = document.createElement('canvas');
     marks.className = 'maplibre-overlay';

@@ -2,6 +2,7 @@
 'use strict';
 (() => {
   const TK = window.Tilekeep;
+  const session = TK.here;
   const $ = (id) => document.getElementById(id);
   const stage = $('stage');
   const picker = $('tileset');
@@ -37,9 +38,7 @@
     if (state.overlay) parts.push('overlay=1');
     written = `#${parts.join('&')}`;
     history.replaceState(null, '', written);
-    const next = `/login?next=${encodeURIComponent(`/map${written}`)}`;
-    $('sessionbar-link').href = next;
-    document.querySelector('[data-sign-in]')?.setAttribute('href', next);
+    document.querySelector('[data-sign-in]')?.setAttribute('href', `/login?next=${encodeURIComponent(`/map${written}`)}`);
   };
 
   // --- tilesets ---
@@ -79,7 +78,8 @@
     if (tilesets.has(name)) return tilesets.get(name);
     const option = [...picker.options].find((o) => o.value === name);
     const response = await fetch(option.dataset.tilejson, { headers: { Accept: 'application/json' } });
-    if (response.status === 401) session.refused();
+    if (response.status === 401) session.failed('tileset', { url: response.url, status: 401, retry: apply });
+    else session.forget('tileset');
     if (!response.ok) throw new Error(`The tileset answers ${response.status}.`);
     const tileset = describe(name, await response.json());
     if (tileset.kind === 'values') {
@@ -104,20 +104,6 @@
     return { z, x, y, inX: Math.min(0.999999, px - x), inY: Math.max(0, Math.min(0.999999, py - y)) };
   };
 
-  // --- the session ---
-
-  const bar = $('sessionbar');
-  const session = TK.watchSession({
-    ended: () => { bar.hidden = false; },
-    back: () => { bar.hidden = true; tilesets.clear(); apply(); },
-  });
-  let askedAt = 0;
-  const suspect = () => {
-    if (Date.now() - askedAt < 15e3) return;
-    askedAt = Date.now();
-    session.suspect();
-  };
-
   // --- panes ---
 
   const active = () => (state.library === 'both' && wide.matches ? ['leaflet', 'maplibre']
@@ -137,8 +123,7 @@
     },
     pointed: (place, point, tapped) => point_(name, place, point, tapped),
     changed: () => count(),
-    suspect,
-    refused: () => session.refused(),
+    session,
   });
   const paneOf = (name) => {
     if (!panes[name]) {

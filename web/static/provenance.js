@@ -67,12 +67,6 @@
   const fromBrowser = (entry) => Boolean(entry)
     && (entry.deliveryType === 'cache' || (entry.transferSize === 0 && entry.decodedBodySize > 0));
 
-  /** The status of the last request for an address, where the browser tells; else undefined. */
-  const lastStatus = (url) => {
-    const entry = performance.getEntriesByName(new URL(url, location.href).href, 'resource').pop();
-    return (entry && entry.responseStatus) || undefined;
-  };
-
   const told = new Set();
   // Whether this page may have loaded tiles other than through `load`, that is without the overlay.
   let unwatched = false;
@@ -212,5 +206,5 @@
     return canvas;
   };
 
-  TK.provenance = { watched: (isWatched) => { unwatched ||= !isWatched; }, KINDS, classify, load, lastStatus, words, paint, swatch };
+  TK.provenance = { watched: (isWatched) => { unwatched ||= !isWatched; }, KINDS, classify, load, words, paint, swatch };
 })();

@@ -1,81 +1,31 @@
-// The session as the pages see it: signing out, noticing the end, renewing in good time.
+// The session on the server's own pages. Everything is tilekeep.js's; here is what only these pages do.
 'use strict';
 (() => {
-  const TK = (window.Tilekeep = window.Tilekeep || {});
+  const TK = window.Tilekeep;
+  const isMap = document.body.classList.contains('map');
+
+  // The front page has nothing that a log-in could bring back in place; the map page has.
+  const session = (TK.here = TK.session({ login: isMap ? 'auto' : false }));
 
   for (const button of document.querySelectorAll('[data-sign-out]')) {
     button.addEventListener('click', async () => {
       button.disabled = true;
+      session.removeEventListener('ended', signedOutElsewhere);
       try {
-        await fetch('/session', { method: 'DELETE' });
+        await session.end();
       } finally {
         location.assign('/login');
       }
     });
   }
 
-  /** What GET /session says, or null when there is no session; undefined when nobody answers. */
-  const read = async () => {
-    try {
-      const response = await fetch('/session', { headers: { Accept: 'application/json' } });
-      if (response.ok) return await response.json();
-      return response.status === 401 ? null : undefined;
-    } catch {
-      return undefined;
-    }
+  // The view is in the address, and the log-in carries it along.
+  const signedOutElsewhere = () => {
+    location.assign(`/login?next=${encodeURIComponent(location.pathname)}${location.hash}`);
   };
+  session.addEventListener('ended', signedOutElsewhere);
 
-  /**
-   * Watches the session of an open page. `ended` is called once when it is over, `back` when somebody
-   * signed in again (in another tab, say). A page in use renews its session shortly before the end.
-   */
-  TK.watchSession = ({ ended, back }) => {
-    let over = false;
-    let timer = 0;
-    let usedAt = Date.now();
-    let checking = null;
-    for (const type of ['pointerdown', 'wheel', 'keydown']) {
-      addEventListener(type, () => { usedAt = Date.now(); }, { passive: true, capture: true });
-    }
-
-    const set = (isOver) => {
-      if (isOver === over) return;
-      over = isOver;
-      (over ? ended : back)();
-    };
-    const plan = (session) => {
-      clearTimeout(timer);
-      if (!session || !session.exp) return;
-      const left = session.exp * 1000 - Date.now();
-      // Renewal a good while before the end; then again at the end, to tell the person. A timer may
-      // fire days later than asked, so the check reads the clock again; 2^31 ms is a timer's limit.
-      const wait = left > 120e3 ? left - 90e3 : Math.max(1000, left + 500);
-      timer = setTimeout(() => check(true), Math.min(wait, 2 ** 31 - 1));
-    };
-    const check = (mayRenew = false) => {
-      checking ??= (async () => {
-        let session = await read();
-        if (session && mayRenew && session.exp * 1000 - Date.now() < 120e3 && Date.now() - usedAt < 15 * 60e3) {
-          const renewed = await fetch('/session/renew', { method: 'POST' }).catch(() => null);
-          if (renewed && renewed.ok) session = await read();
-        }
-        if (session !== undefined) {
-          set(session === null);
-          plan(session);
-        }
-        checking = null;
-      })();
-      return checking;
-    };
-    document.addEventListener('visibilitychange', () => {
-      if (document.visibilityState === 'visible') check();
-    });
-    check();
-    return {
-      /** A tile failed and nobody can tell why (an <img> has no status): ask. */
-      suspect: () => { if (!over) check(); },
-      /** A tile answered 401. */
-      refused: () => { set(true); },
-    };
-  };
+  // Somebody else's page: their name, their tilesets.
+  const shown = document.querySelector('.account-text')?.textContent;
+  session.addEventListener('restored', ({ detail }) => { if (shown && detail.sub !== shown) location.reload(); });
 })();

@@ -102,13 +102,14 @@
   const load = (url) => {
     const there = decoded.get(url);
     if (there) return remember(url, there);
+    const forget = () => { decoded.delete(url); return null; };
     return remember(url, (async () => {
       try {
         const response = await fetch(url);
-        if (!response.ok || response.status === 204) return null;
-        return await pixels(await response.blob());
+        if (response.status === 404 || response.status === 204 || response.status === 410) return null;
+        return response.ok ? await pixels(await response.blob()) : forget();
       } catch {
-        return null;
+        return forget();
       }
     })());
   };

@@ -18,6 +18,11 @@ export const settled = async (page, library) => {
   await page.waitForFunction((libraries) => libraries.every((name) => {
     const map = window.testPanes?.[name]?.map;
     if (!map) return false;
+    if (name === 'openlayers') {
+      const queue = map.tileQueue_;
+      return map.isRendered() && !map.getLoadingOrNotReady() && !map.getView().getAnimating() && !map.getView().getInteracting()
+        && queue.getTilesLoading() === 0 && queue.getCount() === 0;
+    }
     if (name === 'maplibre') return !map.isMoving() && map.isStyleLoaded() && map.loaded() && map.areTilesLoaded();
     if (!map._loaded || map._animatingZoom || map._panAnim?._inProgress) return false;
     const layers = [];
@@ -64,6 +69,13 @@ export const loadedTiles = (page, library) => page.evaluate((name) => {
         if (tile.state === 'loaded') found.add(`${z}/${x}/${y}`);
       }
     }
+  } else if (name === 'openlayers') {
+    const { layer } = window.testPanes[name];
+    const cache = layer.getRenderer().tileCache_;
+    cache.forEach((tile) => {
+      const image = tile.getImage();
+      if (tile.getState() === 2 && image.naturalWidth > 0) found.add(tile.getTileCoord().join('/'));
+    });
   } else {
     map.eachLayer((layer) => {
       for (const { el, coords: { z, x, y }, loaded } of Object.values(layer._tiles || {})) {
@@ -97,7 +109,8 @@ export const drag = async (page, library, dx, dy = 0) => {
 export const zoom = async (page, library, direction) => {
   const before = (await viewOf(page, library)).zoom;
   const name = direction > 0 ? 'in' : 'out';
-  await page.click(library === 'leaflet' ? `#pane-leaflet .leaflet-control-zoom-${name}` : `#pane-maplibre .maplibregl-ctrl-zoom-${name}`);
+  const button = { leaflet: '.leaflet-control-zoom-', maplibre: '.maplibregl-ctrl-zoom-', openlayers: '.ol-zoom-' }[library];
+  await page.click(`#pane-${library} ${button}${name}`);
   await page.waitForFunction(([which, from, by]) => Math.abs(window.testPanes[which].view().zoom - from - by) < 1e-9,
     [library, before, direction], { polling: 100 });
   await settled(page, library);

@@ -28,7 +28,7 @@ export const binary = () => {
 };
 
 /** Loopback ports that were free a moment ago; taken together, so that they differ. */
-const freePorts = async (count) => {
+export const freePorts = async (count) => {
   const holders = await Promise.all(Array.from({ length: count }, () => new Promise((resolve, reject) => {
     const holder = createServer().once('error', reject).listen(0, '127.0.0.1', () => resolve(holder));
   })));
@@ -47,22 +47,30 @@ export const temporaryFolder = (name) => {
 export class Demo {
   /** Starts `tilekeep demo` and waits until it is ready. */
   static async start() {
-    const [port, adminPort] = await freePorts(2);
     const demo = new Demo();
-    demo.ports = { port, adminPort };
-    demo.origin = `http://127.0.0.1:${port}`;
-    demo.admin = `http://127.0.0.1:${adminPort}`;
-    demo.dataDir = temporaryFolder('data');
+    await demo.prepare();
+    demo.origin = `http://127.0.0.1:${demo.ports.port}`;
     await demo.start();
     return demo;
   }
 
-  async start() {
+  async prepare() {
+    const [port, adminPort] = await freePorts(2);
+    this.ports = { port, adminPort };
+    this.admin = `http://127.0.0.1:${adminPort}`;
+    this.dataDir = temporaryFolder('data');
+  }
+
+  /** The program's arguments, and what it needs in its environment. */
+  command() {
     const { port, adminPort } = this.ports;
+    return [['demo', '--listen', `127.0.0.1:${port}`, '--admin-listen', `127.0.0.1:${adminPort}`, '--data-dir', this.dataDir], {}];
+  }
+
+  async start() {
     this.output = '';
-    const child = spawn(binary(), ['demo',
-      '--listen', `127.0.0.1:${port}`, '--admin-listen', `127.0.0.1:${adminPort}`, '--data-dir', this.dataDir,
-    ], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const [parameters, environment] = this.command();
+    const child = spawn(binary(), parameters, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...environment } });
     for (const stream of [child.stdout, child.stderr]) {
       stream.setEncoding('utf8').on('data', (text) => { this.output = (this.output + text).slice(-20_000); });
     }
@@ -75,7 +83,7 @@ export class Demo {
     if (child.pid) guardian('start', child.pid);
     this.ended.then((how) => { over = how; if (child.pid) guardian('stop', child.pid); });
     await until('the server is ready', async () => {
-      if (over) throw new Error(`tilekeep demo ended at once: ${JSON.stringify(over)}\n${this.output}`);
+      if (over) throw new Error(`tilekeep ended at once: ${JSON.stringify(over)}\n${this.output}`);
       const response = await fetch(`${this.admin}/readyz`).catch(() => null);
       return response?.ok;
     }, { every: 50, within: 60_000 });

@@ -108,7 +108,7 @@ describe('pages', { timeout: 1_800_000 }, () => {
             method: 'DELETE', headers: { Cookie: await browser.cookieHeader(demo.origin), 'Sec-Fetch-Site': 'same-origin' },
           });
           await page.evaluate(() => document.dispatchEvent(new Event('visibilitychange')));
-          await page.waitForSelector('#sessionbar', { state: 'visible' });
+          await page.waitForSelector('tilekeep-login dialog[open]');
           await check('map-session-ended', t);
         });
         test('no console error but for the wrong password, and no policy violation', () => {

@@ -2,8 +2,9 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { Browser, signIn } from '../lib/browser.js';
-import { drag, loadedTiles, open, settled } from '../lib/map.js';
+import { drag, loadedTiles, open, settled, tilesOfView, viewOf } from '../lib/map.js';
 import { Demo } from '../lib/server.js';
+import { until } from '../lib/until.js';
 
 describe('sessions', { timeout: 900_000 }, () => {
   let demo;
@@ -94,31 +95,50 @@ describe('sessions', { timeout: 900_000 }, () => {
     assert.deepEqual(seen, [401, 'no-store']);
   });
 
-  for (const library of ['leaflet', 'maplibre']) {
-    test(`${library}: the session ends under an open map, a bar says so, and goes when it is back`, async () => {
+  test('signing out in one tab leaves no map in another', async () => {
+    provoked = [401];
+    await signIn(page, demo.origin);
+    await open(page, demo.origin, { library: 'leaflet', view: [4, 30, 10] });
+    const other = await browser.context.newPage();
+    await other.goto(`${demo.origin}/`);
+    const isLogInPage = (url) => url.pathname === '/login';
+    await Promise.all([other.waitForURL(isLogInPage), page.waitForURL(isLogInPage), other.click('[data-sign-out]')]);
+    await isLogIn('the map has gone');
+    assert.match(page.url(), /next=%2Fmap#tileset=world&view=4\/30\.0000\/10\.0000/, 'and will be back where it was');
+    await other.close();
+  });
+
+  for (const [library, overlay] of [['leaflet', false], ['leaflet', true], ['maplibre', false], ['maplibre', true]]) {
+    test(`${library}${overlay ? ', overlay on' : ''}: the session ends under an open map, and comes back without a reload`, async () => {
       provoked = [401];
       await signIn(page, demo.origin);
-      await open(page, demo.origin, { library, view: [4, 30, 10] });
-      assert.equal(await page.isVisible('#sessionbar'), false);
-      const other = await browser.context.newPage();
-      await other.goto(`${demo.origin}/`);
-      await Promise.all([other.waitForURL('**/login*'), other.click('[data-sign-out]')]);
-      await page.bringToFront();
-      const shown = (await loadedTiles(page, library)).length;
-      await drag(page, library, -600);
-      await page.waitForSelector('#sessionbar', { state: 'visible' });
-      assert.match(await page.textContent('#sessionbar-text'), /session ended/);
-      assert.match(await page.getAttribute('#sessionbar-link', 'href'), /^\/login\?next=%2Fmap%23tileset%3Dworld%26view%3D4%2F/);
-      assert.ok(shown > 0 && (await loadedTiles(page, library)).length > 0, 'what is on the screen stays there');
-      // Somebody signs in again on the other page; this one learns of it when it is looked at.
-      await signIn(other, demo.origin, '/');
-      await other.close();
-      await page.bringToFront();
-      await page.evaluate(() => document.dispatchEvent(new Event('visibilitychange')));
-      await page.waitForSelector('#sessionbar', { state: 'hidden' });
-      await settled(page, library);
+      await open(page, demo.origin, { library, overlay, view: [4, 30, 10] });
+      const shown = await loadedTiles(page, library);
+      // On the server, as another device would: this browser learns of it from its tiles.
+      const ended = await fetch(`${demo.origin}/session`, { method: 'DELETE', headers: { Cookie: await browser.cookieHeader(demo.origin), 'Sec-Fetch-Site': 'same-origin' } });
+      assert.equal(ended.status, 204);
+      const mark = page.network.mark();
+      await drag(page, library, 0, -300);
+      const view = await viewOf(page, library);
+      const dialog = 'tilekeep-login dialog';
+      await page.waitForSelector(`${dialog}[open]`);
+      assert.match(await page.textContent(`${dialog} h2`), /session has ended/i);
+      const refused = page.network.since(mark).network.filter(({ status }) => status === 401).map(({ url }) => url);
+      assert.ok(refused.length > 0 && shown.length > 0);
+      const back = page.network.mark();
+      await page.fill(`${dialog} #username`, 'demo');
+      await page.fill(`${dialog} #password`, 'demo');
+      await page.keyboard.press('Enter');
+      await page.waitForSelector(dialog, { state: 'hidden' });
       const box = await page.locator(`#pane-${library}`).boundingBox();
-      assert.ok((await loadedTiles(page, library)).length >= (box.width / 256) * (box.height / 256), 'the tiles that were refused are there now');
+      await until('the tiles that were refused are there', async () => {
+        const loaded = new Set(await loadedTiles(page, library));
+        return tilesOfView(view, box).every((name) => loaded.has(name));
+      });
+      await settled(page, library);
+      assert.deepEqual(await viewOf(page, library), view);
+      const asked = page.network.since(back).tiles.map(({ url }) => url);
+      assert.deepEqual(asked.filter((url) => !refused.includes(url)), [], 'only those were asked for again');
     });
   }
 });
