@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{Request, Response};
 use tokio::net::TcpListener;
 
 #[cfg(feature = "demo")]
@@ -30,6 +31,7 @@ use crate::cache::{
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::http::admin::{self, AdminParts};
+use crate::http::body::Body;
 use crate::http::cors::Cors;
 use crate::http::front::{Front, FrontSettings};
 use crate::http::public::{PublicParts, PublicSide};
@@ -237,6 +239,15 @@ impl App {
     /// Where it listens.
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// Answers a request as if it had come to the public side.
+    pub async fn handle<B>(&self, peer: SocketAddr, request: Request<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        self.public_side.handle(peer, request).await
     }
 
     /// What asks it to end.
