@@ -34,6 +34,7 @@ use crate::http::admin::{self, AdminParts};
 use crate::http::body::Body;
 use crate::http::cors::Cors;
 use crate::http::front::{Front, FrontSettings};
+use crate::http::places::ConnectionLimits;
 use crate::http::public::{PublicParts, PublicSide};
 use crate::http::server::Server;
 use crate::http::site::{self, Site};
@@ -144,7 +145,7 @@ pub struct Addresses {
 /// `tilekeep serve`: starts, says where it listens, and serves until it is asked to end.
 pub async fn serve(config: Config) -> Result<(), AppError> {
     let app = App::start(config, Provided::default()).await?;
-    app.shutdown.on_signals().map_err(AppError::Signals)?;
+    app.shutdown.on_signals(|| {}).map_err(AppError::Signals)?;
     let Addresses { public, admin, tls } = app.addresses;
     let scheme = if tls { "https" } else { "http" };
     tracing::info!(
@@ -214,17 +215,20 @@ impl App {
         };
         let grace = config.server.shutdown_grace;
         let (admin_shutdown, admin_ending) = shutdown::channel();
-        let server = |listener, tls, shutdown| Server {
+        let server = |listener, tls, shutdown, limits, metrics| Server {
             listener,
             tls,
             shutdown,
             grace,
-            metrics: metrics.clone(),
+            limits,
+            metrics,
         };
+        let limits = ConnectionLimits::new(config.server.trusted_proxies.clone());
+        let admin_limits = ConnectionLimits::new(Vec::new());
         Ok(Self {
-            public: server(public, tls, ending.clone()),
+            public: server(public, tls, ending.clone(), limits, Some(metrics.clone())),
             public_side: PublicSide::new(parts, site::router(Arc::new(site))),
-            admin: server(admin, None, admin_ending),
+            admin: server(admin, None, admin_ending, admin_limits, None),
             admin_side: admin::router(Arc::new(admin_parts)),
             cache,
             shutdown,

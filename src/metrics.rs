@@ -223,6 +223,8 @@ pub struct Metrics {
     pub tile_bytes: IntCounter,
     /// Open client connections.
     pub connections: IntGauge,
+    /// Connections closed because their address had too many.
+    pub connections_refused: IntCounter,
     /// `accept()` failures, each followed by a pause.
     pub accept_errors: IntCounter,
     /// Log-ins that were refused.
@@ -295,6 +297,11 @@ impl Metrics {
                 r,
                 "tilekeep_connections",
                 "Open client connections on the public side.",
+            ),
+            connections_refused: counter(
+                r,
+                "tilekeep_connections_refused_total",
+                "Connections closed at once: their address had as many open as one may have.",
             ),
             accept_errors: counter(
                 r,

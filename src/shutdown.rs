@@ -23,8 +23,9 @@ impl Trigger {
         self.0.send_replace(true);
     }
 
-    /// Fires at the first SIGINT (Ctrl-C) or SIGTERM (what service managers send).
-    pub fn on_signals(&self) -> std::io::Result<()> {
+    /// Fires at the first SIGINT (Ctrl-C) or SIGTERM (what service managers send). At the second the
+    /// process leaves, after `parting`: nothing that is left to destructors happens then.
+    pub fn on_signals(&self, parting: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let trigger = self.clone();
@@ -40,6 +41,7 @@ impl Trigger {
                 _ = terminate.recv() => {}
             }
             tracing::warn!("asked a second time: leaving at once");
+            parting();
             std::process::exit(1);
         });
         Ok(())

@@ -60,11 +60,27 @@ pub async fn demo(options: DemoOptions) -> Result<(), AppError> {
         ..Provided::default()
     };
     let app = App::start(config(&options, folder, &s3), provided).await?;
-    app.trigger().on_signals().map_err(AppError::Signals)?;
+    let folder = temporary.as_ref().map(|folder| folder.path().to_owned());
+    let parting = move || folder.as_deref().map_or((), remove);
+    app.trigger()
+        .on_signals(parting)
+        .map_err(AppError::Signals)?;
     announce(&app, &s3);
     app.run().await;
     s3.shutdown().await;
     Ok(())
+}
+
+/// Removes the temporary folder of a demo that leaves at once. The disk tier may still be writing there, so
+/// what came while the rest went is removed by the next try.
+fn remove(folder: &Path) {
+    for _ in 0..10 {
+        match std::fs::remove_dir_all(folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {}
+            _ => return,
+        }
+    }
+    tracing::warn!(folder = %folder.display(), "the temporary folder could not be removed");
 }
 
 fn failed(what: &str, error: &dyn std::error::Error) -> AppError {

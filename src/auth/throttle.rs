@@ -41,6 +41,15 @@ pub struct Throttled {
     pub retry_after: Duration,
 }
 
+impl Throttled {
+    fn after(wait: Duration) -> Self {
+        let whole = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Self {
+            retry_after: Duration::from_secs(whole),
+        }
+    }
+}
+
 /// An attempt that was let through, to be settled.
 #[derive(Debug)]
 #[must_use = "an attempt that turns out right is given back"]
@@ -103,8 +112,7 @@ impl Throttle {
             wait = wait.max(tables.accounts.wait(ACCOUNT, account, now));
         }
         if !wait.is_zero() {
-            let whole = Duration::from_secs(wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
-            return Err(Throttled { retry_after: whole });
+            return Err(Throttled::after(wait));
         }
         tables.pairs.spend(PAIR, pair, now);
         tables.addresses.spend(ADDRESS, address, now);
@@ -120,6 +128,20 @@ impl Throttle {
             account: if at_home { 0 } else { account },
             newcomer: first.then_some(newcomer),
         })
+    }
+
+    /// Spends an attempt that can be nobody's (no account has such a name): of its address alone, as no
+    /// other bucket is to be filled with names of any length.
+    pub fn stray(&self, from: IpAddr, now: Timestamp) -> Result<(), Throttled> {
+        let (address, _) = places(from);
+        let address = xxh3_64_with_seed(&address.octets(), self.seed);
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = tables.addresses.wait(ADDRESS, address, now);
+        if !wait.is_zero() {
+            return Err(Throttled::after(wait));
+        }
+        tables.addresses.spend(ADDRESS, address, now);
+        Ok(())
     }
 
     /// The password was right: the attempt costs nothing, and its address is known from now on.
@@ -292,6 +314,20 @@ mod tests {
         let tried =
             (0..1_000).filter(|n| fails(&throttle, &format!("user {n}"), prefix(*n), at(0)));
         assert_eq!(tried.count(), 20, "one /64 is one address");
+    }
+
+    #[test]
+    fn what_can_be_nobodys_attempt_is_its_addresss_all_the_same() {
+        let throttle = throttle();
+        for _ in 0..20 {
+            throttle.stray(v4(1), at(0)).unwrap();
+        }
+        let refused = throttle.stray(v4(1), at(0)).unwrap_err();
+        assert_eq!(refused.retry_after, Duration::from_secs(30));
+        assert!(!fails(&throttle, "ada", v4(1), at(0)), "one address");
+        assert!(fails(&throttle, "ada", v4(2), at(0)), "another one");
+        let tables = throttle.tables.lock().unwrap();
+        assert_eq!(tables.pairs.0.len(), 1, "no table grows by such names");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::password::MAX_PASSWORD_LEN;
-use super::throttle::{Attempt, Throttle};
+use super::throttle::{Attempt, Throttle, Throttled};
 use super::users_file::{MAX_NAME_LEN, UsersError, read};
 use super::{Grants, NoRandomness, PasswordHash, Secret, random};
 use crate::clock::Timestamp;
@@ -170,24 +170,23 @@ impl Users {
         now: Timestamp,
     ) -> Result<Grants, LoginError> {
         let password_len = password.expose().len();
-        // Whoever exists has neither such a name nor such a password.
+        let throttled = |throttled: Throttled| LoginError::Throttled {
+            retry_after: throttled.retry_after,
+        };
+        // Whoever exists has neither such a name nor such a password. It counts all the same.
         if name.is_empty()
             || name.len() > MAX_NAME_LEN
             || password_len == 0
             || password_len > MAX_PASSWORD_LEN
         {
-            return Err(LoginError::Refused);
+            let stray = self.0.throttle.stray(from, now);
+            return Err(stray.map_or_else(throttled, |()| LoginError::Refused));
         }
         let inner = &self.0;
         let Ok(admitted) = Arc::clone(&inner.admitted).try_acquire_owned() else {
             return Err(LoginError::Busy);
         };
-        let attempt = inner
-            .throttle
-            .attempt(name, from, now)
-            .map_err(|throttled| LoginError::Throttled {
-                retry_after: throttled.retry_after,
-            })?;
+        let attempt = inner.throttle.attempt(name, from, now).map_err(throttled)?;
         let turn = Arc::clone(&inner.running).acquire_owned();
         let Ok(Ok(running)) = tokio::time::timeout(PATIENCE, turn).await else {
             inner.throttle.withdraw(&attempt);
@@ -356,6 +355,19 @@ mod tests {
         log_in(&users, "ada", &"x".repeat(1025)).await.unwrap_err();
         log_in(&users, &"x".repeat(257), "x").await.unwrap_err();
         assert_eq!(users.hashes(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_too_long_is_throttled_by_its_address() {
+        let users = Users::fixed(vec![user("ada", "one")]).unwrap();
+        let mut outcomes = Vec::new();
+        for n in 0..25 {
+            let long = format!("{}{n}", "x".repeat(257));
+            outcomes.push(log_in(&users, &long, "x").await.unwrap_err());
+        }
+        let refused = outcomes.iter().filter(|o| **o == LoginError::Refused);
+        assert_eq!(refused.count(), 20);
+        assert!(matches!(outcomes[24], LoginError::Throttled { .. }));
     }
 
     #[tokio::test]

@@ -127,6 +127,14 @@ async fn send(admin: &Uri, purge: &PurgeRequest) -> Result<PurgeReport, Failure>
                 .to_owned(),
         ));
     };
+    // The address is printed with every error and sent as `Host`: no place for a password.
+    if authority.as_str().contains('@') {
+        return Err(Failure::Usage(format!(
+            "--admin: leave user and password out of the address, like http://{}; the admin side takes the \
+             server's `admin_token`: put it into {TOKEN}",
+            authority.as_str().rsplit('@').next().unwrap_or_default()
+        )));
+    }
     let address = format!(
         "{}:{}",
         authority.host(),
@@ -206,6 +214,22 @@ fn bbox(text: &str) -> Result<[f64; 4], String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_password_in_the_address_is_refused_unsent_and_unrepeated() {
+        let admin = Uri::from_static("http://anna:hunter2@127.0.0.1:1/");
+        let Err(Failure::Usage(text)) = send(&admin, &PurgeRequest::default()).await else {
+            panic!("wrong usage");
+        };
+        assert!(
+            text.contains("like http://127.0.0.1:1;") && text.contains(TOKEN),
+            "{text}"
+        );
+        assert!(
+            !text.contains("hunter2") && !text.contains("anna"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn zooms_and_areas_are_read() {

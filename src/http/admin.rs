@@ -6,11 +6,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, OriginalUri, Request, State};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
@@ -19,9 +20,11 @@ use hyper::body::Incoming;
 use serde_json::json;
 use tower_service::Service as _;
 
-use super::body::Body;
+use super::body::{Body, whole};
+use super::front::{NO_ONE_HOST, names_one_host};
 use super::problem::HttpError;
 use super::purge::purge;
+use super::shield::shielded;
 use super::site::{for_router, problem};
 use crate::auth::{AuthError, bearer_token};
 use crate::cache::DiskStats;
@@ -34,6 +37,9 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// A purge's list of tiles at most.
 const MAX_BODY: usize = 4 << 20;
+
+/// For all of a request's body: who sends it slowly holds a connection for nothing.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the admin side is made of.
 pub struct AdminParts {
@@ -62,11 +68,15 @@ pub fn router(parts: Arc<AdminParts>) -> Router {
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(parts.clone(), guard))
+        .layer(map_response(shielded))
         .with_state(parts)
 }
 
 /// Answers one request.
 pub async fn answer(mut router: Router, request: http::Request<Incoming>) -> http::Response<Body> {
+    if !names_one_host(&request) {
+        return HttpError::BadRequest(NO_ONE_HOST).response();
+    }
     let Ok(response) = router
         .call(for_router(request).map(axum::body::Body::new))
         .await;
@@ -75,8 +85,13 @@ pub async fn answer(mut router: Router, request: http::Request<Incoming>) -> htt
 
 /// Lets a request in: right host, no foreign page, right token.
 async fn guard(State(parts): State<Arc<AdminParts>>, request: Request, next: Next) -> Response {
-    match admit(&parts, request.uri().path(), request.headers()) {
-        Ok(()) => next.run(request).await,
+    if let Err(refusal) = admit(&parts, request.uri().path(), request.headers()) {
+        return problem(&refusal);
+    }
+    // Only now: nobody else's bytes are kept.
+    let (head, body) = request.into_parts();
+    match whole(body, MAX_BODY, BODY_TIMEOUT).await {
+        Ok(body) => next.run(Request::from_parts(head, body.into())).await,
         Err(refusal) => problem(&refusal),
     }
 }

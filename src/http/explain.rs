@@ -1,12 +1,13 @@
 //! `GET /{tileset}/{z}/{x}/{y}/explain`: where a tile is, how old, how fresh, under which validator.
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response};
 use serde_json::{Value, json};
 
 use super::body::Body;
 use super::encoding;
+use super::shield::shield;
 use crate::cache::{Assessment, Explained, Freshness, Held, Stored, Wanted};
 use crate::clock::Timestamp;
 use crate::origin::OriginValidator;
@@ -30,7 +31,7 @@ pub fn explain(wanted: Wanted<'_>, explained: &Explained) -> Response<Body> {
     let mut response = Response::new(Body::from(Bytes::from(text)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    shield(headers);
     response
 }
 

@@ -1,20 +1,20 @@
 //! How this server looks from outside: scheme, host, the client's address, the cookie's attributes.
 //!
 //! Invariant: nothing that a client can write decides them. `public_url` does; without it (then the
-//! listener is on loopback) a trusted proxy's `X-Forwarded-*`, else the listener itself. A `Host`
-//! header is repeated only where it names this very machine.
+//! listener is on loopback) a trusted proxy's word ([`forwarded`](super::forwarded)), else the listener
+//! itself. A `Host` header is repeated only where it names this very machine.
 
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::HOST;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, Request, Version};
 use ipnet::IpNet;
 
+use super::forwarded::{is_authority, said, trusts};
 use crate::auth::{CookieError, CookiePolicy, Scheme, needs_secure};
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// What a request is told that names no host, or several.
+pub const NO_ONE_HOST: &str = "A request names its host, once, and without a user or a path.";
 
 /// What is known of the outside before any request.
 #[derive(Debug, Clone)]
@@ -70,15 +70,22 @@ impl Front {
         })
     }
 
+    /// Whether nothing has to be asked of a request: `public_url` says it all.
+    pub fn is_fixed(&self) -> bool {
+        self.settings.public.is_some()
+    }
+
     /// The session cookie as this client should have it.
     pub fn cookie(&self, peer: IpAddr, headers: &HeaderMap) -> &CookiePolicy {
+        // A client that names another host than this machine is behind a proxy of which nothing is
+        // known here. If it made that name up, `Secure` costs it a log-in.
+        let named = || host(headers).is_some_and(|host| needs_secure(Scheme::Http, host));
         let secure = match &self.settings.public {
             Some((scheme, host)) => needs_secure(*scheme, host),
-            // Nothing to ask the request about: the listener is on loopback.
-            None if self.settings.trusted_proxies.is_empty() => self.settings.tls,
+            None if self.settings.trusted_proxies.is_empty() => self.settings.tls || named(),
             None => {
                 let seen = self.outside(peer, headers);
-                needs_secure(seen.scheme, &seen.host)
+                needs_secure(seen.scheme, &seen.host) || named()
             }
         };
         if secure { &self.secure } else { &self.plain }
@@ -92,83 +99,66 @@ impl Front {
                 host: host.clone(),
             };
         }
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let own = if self.settings.tls {
             Scheme::Https
         } else {
             Scheme::Http
         };
-        if self.trusts(peer) {
-            let scheme = match text(FORWARDED_PROTO) {
-                Some(scheme) if scheme.eq_ignore_ascii_case("https") => Scheme::Https,
-                Some(_) => Scheme::Http,
-                None => own,
-            };
-            let host = text(FORWARDED_HOST)
-                .or(text(HOST))
-                .filter(|host| is_authority(host));
-            if let Some(host) = host {
+        if trusts(&self.settings.trusted_proxies, peer) {
+            let said = said(&self.settings.trusted_proxies, peer, headers);
+            if let Some(host) = said.host.or(host(headers)) {
                 return Outside {
-                    scheme,
+                    scheme: said.scheme.unwrap_or(own),
                     host: host.to_owned(),
                 };
             }
         }
-        let host =
-            text(HOST).filter(|host| is_authority(host) && !needs_secure(Scheme::Http, host));
+        let host = host(headers).filter(|host| !needs_secure(Scheme::Http, host));
         let host = host.map_or_else(|| self.settings.listen.to_string(), str::to_owned);
         Outside { scheme: own, host }
     }
 
     /// The client's address: the nearest one that is no trusted proxy.
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        if !self.trusts(peer) {
-            return peer;
+        if trusts(&self.settings.trusted_proxies, peer) {
+            said(&self.settings.trusted_proxies, peer, headers).client
+        } else {
+            peer
         }
-        // Each proxy appends whom it saw; what stands left of the first stranger is the stranger's own.
-        let mut nearest = peer;
-        for list in headers.get_all(FORWARDED_FOR).iter().rev() {
-            for entry in list.to_str().unwrap_or("").rsplit(',') {
-                let Some(address) = forwarded_address(entry.trim()) else {
-                    return nearest;
-                };
-                nearest = address;
-                if !self.trusts(address) {
-                    return nearest;
-                }
-            }
-        }
-        nearest
-    }
-
-    fn trusts(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.settings
-            .trusted_proxies
-            .iter()
-            .any(|net| net.contains(&address))
     }
 }
 
-/// An address with or without a port: proxies write both.
-fn forwarded_address(entry: &str) -> Option<IpAddr> {
-    let bare = entry.trim_start_matches('[').trim_end_matches(']');
-    let address = bare.parse().ok();
-    let address = address.or_else(|| Some(entry.parse::<SocketAddr>().ok()?.ip()));
-    address.map(|address: IpAddr| address.to_canonical())
+/// The `Host` header, if it is one.
+fn host(headers: &HeaderMap) -> Option<&str> {
+    let host = headers.get(HOST)?.to_str().ok()?;
+    is_authority(host).then_some(host)
 }
 
-/// A host with or without a port, and nothing that would break out of a URL.
-fn is_authority(host: &str) -> bool {
-    !host.is_empty()
-        && host.len() <= 255
-        && host
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b))
+/// Whether a request names one host: an HTTP/1.1 request in `Host`, once (RFC 9112 §3.2), HTTP/2 in
+/// `:authority` (RFC 9113 §8.3.1), and where it names it twice, the same. Two names are for two readers: a
+/// proxy in front, and this server.
+pub fn names_one_host<B>(request: &Request<B>) -> bool {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (host, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return false;
+    }
+    let target = request.uri().authority().map(http::uri::Authority::as_str);
+    if target.is_some_and(|target| !is_authority(target)) {
+        return false;
+    }
+    match (host.map(http::HeaderValue::as_bytes), target) {
+        (None, _) => request.version() != Version::HTTP_11,
+        (Some(host), Some(target)) => host.eq_ignore_ascii_case(target.as_bytes()),
+        // Empty where the client's own target has no host (RFC 9112 §3.2).
+        (Some(host), None) => host.is_empty() || std::str::from_utf8(host).is_ok_and(is_authority),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
     const LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
@@ -239,9 +229,52 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_from_a_proxy_names_the_proxy() {
-        let trusting = front(None, &["127.0.0.0/8"]);
-        let nonsense = headers(&[("x-forwarded-for", "unknown, ::garbage::")]);
-        assert_eq!(trusting.client(LOCAL, &nonsense), LOCAL);
+    fn behind_an_unknown_proxy_a_public_name_makes_the_cookie_secure() {
+        let local = front(None, &[]);
+        let name = |host| local.cookie(LOCAL, &headers(&[("host", host)])).name();
+        assert_eq!(name("localhost:8080"), "tilekeep_session");
+        assert_eq!(name("127.0.0.1:8080"), "tilekeep_session");
+        assert_eq!(name("tiles.example.com"), "__Host-tilekeep_session");
+        let wary = front(None, &["10.0.0.0/8"]);
+        let public = headers(&[("host", "tiles.example.com")]);
+        assert_eq!(
+            wary.cookie(LOCAL, &public).name(),
+            "__Host-tilekeep_session"
+        );
+        assert_eq!(
+            local.cookie(LOCAL, &HeaderMap::new()).name(),
+            "tilekeep_session"
+        );
+    }
+
+    #[test]
+    fn a_request_names_one_host() {
+        let request = |version, target: &str, hosts: &[&str]| {
+            let mut request = Request::get(target).version(version).body(()).unwrap();
+            for host in hosts {
+                request.headers_mut().append(HOST, host.parse().unwrap());
+            }
+            names_one_host(&request)
+        };
+        let (old, one, two) = (Version::HTTP_10, Version::HTTP_11, Version::HTTP_2);
+        assert!(request(old, "/", &[]) && request(one, "/", &["a:80"]) && request(one, "/", &[""]));
+        assert!(request(two, "https://a/", &[]) && request(two, "https://a/", &["A"]));
+        assert!(request(one, "http://a/", &["a"]));
+        for (version, target, hosts) in [
+            (one, "/", &[][..]),
+            (one, "/", &["a", "a"]),
+            (old, "/", &["a", "b"]),
+            (one, "/", &["u:p@a"]),
+            (one, "/", &["a/b"]),
+            (one, "http://a/", &["b"]),
+            (one, "http://u@a/", &["a"]),
+            (two, "https://a/", &["b"]),
+            (two, "https://u@a/", &[]),
+        ] {
+            assert!(
+                !request(version, target, hosts),
+                "{version:?} {target} {hosts:?}"
+            );
+        }
     }
 }

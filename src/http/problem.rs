@@ -6,14 +6,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
-};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::json;
 
 use super::body::Body;
 use super::route::Malformed;
+use super::shield::shield;
 use crate::auth::AuthError;
 use crate::metrics::Answer;
 use crate::origin::OriginErrorKind;
@@ -211,8 +210,7 @@ impl HttpError {
             CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        shield(headers);
         if let Self::Method(allow) = self {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }

@@ -10,23 +10,20 @@ use std::time::Duration;
 
 use axum::Router;
 use http::header::{
-    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, COOKIE, HOST, LOCATION, SET_COOKIE,
+    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, COOKIE, LOCATION, SET_COOKIE,
 };
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use tokio::time::timeout;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use tower_service::Service as _;
 
-use super::body::Body;
+use super::body::{Body, whole};
 use super::cache_control::{self, Audience};
 use super::cache_status::source;
 use super::cors::Cors;
 use super::explain::explain;
-use super::front::Front;
+use super::front::{Front, NO_ONE_HOST, names_one_host};
 use super::problem::HttpError;
 use super::route::{Route, TileRoute};
+use super::session::MAX_NEXT;
 use super::site::{MAX_BODY, Peer, allow, for_router};
 use super::tile_answer::{Asked, respond};
 use crate::auth::{
@@ -105,6 +102,13 @@ impl PublicSide {
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
+        let one_host = names_one_host(&request);
+        let request = if self.parts.front.is_fixed() {
+            request
+        } else {
+            // What asks for the host, asks for it in `Host`.
+            for_router(request)
+        };
         let cors = &self.parts.cors;
         let origin = cors.origin_of(request.headers());
         let head = *request.method() == Method::HEAD;
@@ -112,9 +116,7 @@ impl PublicSide {
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         // In the contract's order: the method, then the path, then everything else.
         let (mut response, answer) = match route {
-            _ if !has_one_host(&request) => refuse(&HttpError::BadRequest(
-                "An HTTP/1.1 request names its host, once.",
-            )),
+            _ if !one_host => refuse(&HttpError::BadRequest(NO_ONE_HOST)),
             _ if request.method() == Method::OPTIONS => {
                 let methods = match route {
                     Ok(Route::Page) => allow(request.uri().path()),
@@ -306,14 +308,9 @@ impl PublicSide {
         request.extensions_mut().insert(Peer(peer.ip()));
         // A body is short here, and who sends it slowly holds a connection for nothing.
         let (head, body) = request.into_parts();
-        let body = Limited::new(body, MAX_BODY).collect();
-        let body = match timeout(BODY_TIMEOUT, body).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                return refuse(&HttpError::TooLarge);
-            }
-            Ok(Err(_)) => return refuse(&HttpError::BadRequest("The body did not arrive whole.")),
-            Err(_) => return refuse(&HttpError::BadRequest("The body did not arrive in time.")),
+        let body = match whole(body, MAX_BODY, BODY_TIMEOUT).await {
+            Ok(body) => body,
+            Err(refusal) => return refuse(&refusal),
         };
         let request = for_router(Request::from_parts(head, axum::body::Body::from(body)));
         let mut pages = self.pages.clone();
@@ -391,9 +388,12 @@ pub fn unauthorized(error: AuthError, uri: &Uri, headers: &HeaderMap) -> (Respon
     }
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SEE_OTHER;
+    // A longer place than the log-in would go back to is not worth a header of three times its length.
     let place = uri
         .path_and_query()
-        .map_or("/", http::uri::PathAndQuery::as_str);
+        .map(http::uri::PathAndQuery::as_str)
+        .filter(|place| place.len() <= MAX_NEXT)
+        .unwrap_or("/");
     let login = format!("/login?next={}", escape_query(place));
     let headers = response.headers_mut();
     headers.insert(
@@ -418,13 +418,6 @@ fn escape_query(text: &str) -> String {
             }
             escaped
         })
-}
-
-/// RFC 9112 §3.2: an HTTP/1.1 request without a `Host`, or with two, is refused. HTTP/2 has
-/// `:authority`, and HTTP/1.0 had neither.
-fn has_one_host<B>(request: &Request<B>) -> bool {
-    let mut hosts = request.headers().get_all(HOST).iter();
-    request.version() != Version::HTTP_11 || (hosts.next().is_some() && hosts.next().is_none())
 }
 
 /// HEAD has the headers of GET and no body (RFC 9110 §9.3.2); hyper sees to it for HTTP/1.1 alone.

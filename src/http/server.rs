@@ -1,11 +1,16 @@
 //! The accept loop: connections in, requests to a service, everything bounded.
 //!
 //! HTTP/1.1 and HTTP/2 on one port: by ALPN over TLS, by the preface without (h2c).
+//!
+//! At the shutdown a connection that has asked for something is let finish it, and one that has not, or is
+//! half through its first head or its TLS handshake, is closed at once: nobody waits for it.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -13,20 +18,18 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::body::Body;
+use super::places::{ConnectionLimits, Place, Places};
 use super::timed_io::TimedIo;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
-
-/// Open connections at most; further ones wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 20_000;
 
 /// For a request's head, and for the next request on an idle connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -56,8 +59,10 @@ pub struct Server {
     pub shutdown: Shutdown,
     /// How long open requests have then.
     pub grace: Duration,
-    /// Where connections are counted.
-    pub metrics: Arc<Metrics>,
+    /// How many connections there may be.
+    pub limits: ConnectionLimits,
+    /// Where connections are counted; the admin side's are not.
+    pub metrics: Option<Arc<Metrics>>,
 }
 
 impl Server {
@@ -68,7 +73,7 @@ impl Server {
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let builder = Arc::new(connection_builder());
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let places = Places::new(self.limits.clone());
         let graceful = GracefulShutdown::new();
         loop {
             // A place first: what cannot be served is not accepted.
@@ -76,31 +81,49 @@ impl Server {
                 () = self.shutdown.asked() => break,
                 accepted = accept(&self.listener, &places) => accepted,
             };
-            let (stream, peer, place) = match accepted {
+            let (stream, peer, of_all) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    self.metrics.accept_errors.inc();
+                    if let Some(metrics) = &self.metrics {
+                        metrics.accept_errors.inc();
+                    }
                     tracing::warn!(%error, "a connection could not be accepted; pausing");
                     sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
+            let Ok(place) = places.take(of_all, peer.ip()) else {
+                if let Some(metrics) = &self.metrics {
+                    metrics.connections_refused.inc();
+                }
+                tracing::debug!(%peer, "closed: its address has as many connections as one may have");
+                continue;
+            };
             // Answers are written whole: waiting for more to send only delays them.
             let _ = stream.set_nodelay(true);
-            let (builder, service) = (builder.clone(), service.clone());
-            let (watcher, tls) = (graceful.watcher(), self.tls.clone());
-            let connection = Connection::open(&self.metrics, place);
+            let open = Connection::open(self.metrics.clone(), place);
+            let (builder, service, tls) = (builder.clone(), service.clone(), self.tls.clone());
+            let ending = Ending {
+                watcher: graceful.watcher(),
+                shutdown: self.shutdown.clone(),
+            };
             tokio::spawn(async move {
-                let _open = connection;
-                match tls {
-                    None => serve_connection(&builder, stream, peer, service, watcher).await,
-                    Some(tls) => match timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-                        Ok(Ok(stream)) => {
-                            serve_connection(&builder, stream, peer, service, watcher).await;
-                        }
-                        Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
-                        Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
-                    },
+                let _open = open;
+                let Some(tls) = tls else {
+                    return serve_connection(&builder, stream, peer, service, ending).await;
+                };
+                let mut shutdown = ending.shutdown.clone();
+                let handshake = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
+                let handshake = tokio::select! {
+                    () = shutdown.asked() => return,
+                    handshake = handshake => handshake,
+                };
+                match handshake {
+                    Ok(Ok(stream)) => {
+                        serve_connection(&builder, stream, peer, service, ending).await;
+                    }
+                    Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+                    Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
                 }
             });
         }
@@ -113,14 +136,20 @@ impl Server {
 
 async fn accept(
     listener: &TcpListener,
-    places: &Arc<Semaphore>,
+    places: &Places,
 ) -> std::io::Result<(tokio::net::TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places)
-        .acquire_owned()
-        .await
-        .map_err(|_| std::io::Error::other("closed"))?;
+    let of_all = places.any().await;
+    let of_all = of_all.ok_or_else(|| std::io::Error::other("closed"))?;
     let (stream, peer) = listener.accept().await?;
-    Ok((stream, peer, place))
+    Ok((stream, peer, of_all))
+}
+
+/// How a connection hears of the end.
+struct Ending {
+    /// Lets it finish what it was asked for.
+    watcher: Watcher,
+    /// Ends it when it was asked for nothing.
+    shutdown: Shutdown,
 }
 
 async fn serve_connection<I, S, F>(
@@ -128,19 +157,38 @@ async fn serve_connection<I, S, F>(
     io: I,
     peer: SocketAddr,
     service: S,
-    watcher: hyper_util::server::graceful::Watcher,
+    ending: Ending,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
+    let Ending {
+        watcher,
+        mut shutdown,
+    } = ending;
+    let asked_for_something = Arc::new(AtomicBool::new(false));
+    let asked = asked_for_something.clone();
     let service = service_fn(move |request| {
+        asked.store(true, Ordering::Relaxed);
         let answer = service(peer, request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let connection =
         builder.serve_connection(TokioIo::new(TimedIo::new(io, PEER_PATIENCE)), service);
-    if let Err(error) = watcher.watch(connection.into_owned()).await {
+    let mut ended = pin!(watcher.watch(connection.into_owned()));
+    // hyper closes what idles between requests, but waits for a first head that has begun.
+    let ended = tokio::select! {
+        biased;
+        ended = &mut ended => ended,
+        () = shutdown.asked() => {
+            if !asked_for_something.load(Ordering::Relaxed) {
+                return;
+            }
+            ended.await
+        }
+    };
+    if let Err(error) = ended {
         // Clients hang up all the time; that is theirs to do.
         tracing::debug!(%peer, %error, "a connection ended early");
     }
@@ -167,15 +215,17 @@ fn connection_builder() -> auto::Builder<TokioExecutor> {
 
 /// Counts a connection while it is open, and holds its place.
 struct Connection {
-    metrics: Arc<Metrics>,
-    _place: OwnedSemaphorePermit,
+    metrics: Option<Arc<Metrics>>,
+    _place: Place,
 }
 
 impl Connection {
-    fn open(metrics: &Arc<Metrics>, place: OwnedSemaphorePermit) -> Self {
-        metrics.connections.inc();
+    fn open(metrics: Option<Arc<Metrics>>, place: Place) -> Self {
+        if let Some(metrics) = &metrics {
+            metrics.connections.inc();
+        }
         Self {
-            metrics: metrics.clone(),
+            metrics,
             _place: place,
         }
     }
@@ -183,6 +233,8 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.metrics.connections.dec();
+        if let Some(metrics) = &self.metrics {
+            metrics.connections.dec();
+        }
     }
 }

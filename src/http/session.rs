@@ -21,7 +21,10 @@ use super::pages::LoginPage;
 use super::problem::HttpError;
 use super::public::Caller;
 use super::site::{Peer, Site, html, problem};
-use crate::auth::{AuthError, Claims, Grants, IssuedSession, LoginError, RenewError, Secret};
+use crate::auth::{
+    AuthError, Claims, Grants, IssuedSession, LoginError, RenewError, Secret, Session,
+    session_tokens_from_cookies,
+};
 use crate::clock::Timestamp;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -201,13 +204,15 @@ pub(super) async fn log_out(
 ) -> Response {
     let now = site.parts.clock.now();
     match site.writer(peer, &headers, now) {
-        Ok(Caller { session, .. }) => {
-            if let Err(error) = site.parts.sessions.end(&session, now).await {
-                // The person must not believe that it has ended.
-                tracing::error!(%error, "a session could not be ended");
-                return problem(&HttpError::Internal);
+        Ok(caller) => {
+            for session in site.carried(caller, peer, &headers, now) {
+                if let Err(error) = site.parts.sessions.end(&session, now).await {
+                    // The person must not believe that it has ended.
+                    tracing::error!(%error, "a session could not be ended");
+                    return problem(&HttpError::Internal);
+                }
+                tracing::info!(user = %session.sub().escape_debug(), "logged out");
             }
-            tracing::info!(user = %session.sub().escape_debug(), "logged out");
         }
         // A cookie that is dead already still has to go, and what it had let in.
         Err(HttpError::Unauthorized(error))
@@ -236,6 +241,27 @@ impl Site {
             None if origin.is_some() => listed,
             None => is_json && !headers.contains_key(COOKIE),
         }
+    }
+
+    /// Every session that a request carries: a second cookie of our name, which a parent domain's can be,
+    /// must not outlive the log-out of the first.
+    fn carried(
+        &self,
+        caller: Caller,
+        peer: IpAddr,
+        headers: &HeaderMap,
+        now: Timestamp,
+    ) -> Vec<Arc<Session>> {
+        let mut carried = vec![caller.session];
+        if self.may_write(headers, false) {
+            let cookies = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+            let name = self.parts.front.cookie(peer, headers).name();
+            for token in session_tokens_from_cookies(cookies, name).iter() {
+                carried.extend(self.parts.sessions.authorize(token, now));
+            }
+        }
+        carried.dedup_by_key(|session| session.revocation_id());
+        carried
     }
 
     /// The session of a request that may change it.
@@ -270,11 +296,14 @@ fn log_refusal(user: &str, client: IpAddr, error: &LoginError) {
     }
 }
 
+/// A place to go on to at most.
+pub(super) const MAX_NEXT: usize = 2048;
+
 /// A path on this origin, or `/`. Browsers read a backslash as a slash and drop tabs and newlines,
 /// and two slashes begin a host (WHATWG URL standard).
 pub(super) fn same_origin(next: &str) -> &str {
     let safe = next.starts_with('/')
-        && next.len() <= 2048
+        && next.len() <= MAX_NEXT
         && !next.starts_with("//")
         && next
             .bytes()

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Extension, OriginalUri, Path, Query, State};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
-    CONTENT_TYPE, ETAG, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+    CONTENT_TYPE, ETAG, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use serde::Deserialize;
@@ -21,14 +22,13 @@ use super::conditional::is_not_modified;
 use super::pages::{IndexPage, IndexTileset, LoginPage, MapPage, MapTileset};
 use super::problem::HttpError;
 use super::public::{PublicParts, unauthorized};
+use super::shield::shielded;
 use super::{assets, encoding, session};
 use crate::auth::{Session, Users};
 use crate::tile::{Access, Tileset, tilejson};
 
 /// A log-in's body at most: a name, a password and where to go.
 pub(super) const MAX_BODY: usize = 16 * 1024;
-
-const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
 
 /// Who is at the other end of the connection; put into a page request's extensions.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +63,7 @@ pub fn router(site: Arc<Site>) -> Router {
         .fallback(|| async { problem(&HttpError::UnknownPage) })
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(map_response(shielded))
         .with_state(site)
 }
 
@@ -301,7 +302,6 @@ async fn asset(OriginalUri(uri): OriginalUri, headers: HeaderMap) -> Response {
         return response;
     }
     answer.insert(CONTENT_TYPE, HeaderValue::from_static(asset.content_type()));
-    answer.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let policy = HeaderValue::from_static(assets::CONTENT_SECURITY_POLICY);
     answer.insert(CONTENT_SECURITY_POLICY, policy);
     if let Some(coding) = sent.content_encoding {
@@ -324,7 +324,6 @@ fn json_answer(value: &Value) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),
         no_store(),
-        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     ];
     (headers, value.to_string()).into_response()
 }
@@ -333,7 +332,7 @@ fn no_store() -> (HeaderName, HeaderValue) {
     (CACHE_CONTROL, HeaderValue::from_static("no-store"))
 }
 
-/// A page with its policies.
+/// A page with its policy; the rest of its protection comes to every answer of the router.
 pub(super) fn html(
     status: StatusCode,
     page: Result<String, askama::Error>,
@@ -356,16 +355,6 @@ pub(super) fn html(
         ),
         no_store(),
         (CONTENT_SECURITY_POLICY, policy),
-        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-        (REFERRER_POLICY, HeaderValue::from_static("same-origin")),
-        (
-            PERMISSIONS_POLICY,
-            HeaderValue::from_static("camera=(), geolocation=(), microphone=()"),
-        ),
-        (
-            http::header::X_FRAME_OPTIONS,
-            HeaderValue::from_static("DENY"),
-        ),
     ];
     (status, headers, page).into_response()
 }
