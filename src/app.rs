@@ -12,12 +12,12 @@ mod origin;
 mod tls;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use http::{Request, Response};
 use tokio::task::JoinHandle;
 
 #[cfg(feature = "demo")]
@@ -35,9 +35,11 @@ use crate::cache::{
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::http::admin::{self, AdminParts};
+use crate::http::body::Body;
+use crate::http::cores::Cores;
 use crate::http::cors::Cors;
 use crate::http::front::{Front, FrontSettings};
-use crate::http::places::ConnectionLimits;
+use crate::http::places::{ConnectionLimits, Places};
 use crate::http::public::{PublicParts, PublicSide};
 use crate::http::server::Server;
 use crate::http::site::{self, Site};
@@ -124,8 +126,10 @@ pub struct Provided {
 
 /// A server that listens.
 pub struct App {
+    cores: Cores,
     public: Server,
     public_side: PublicSide,
+    admin_listener: TcpListener,
     admin: Server,
     admin_side: axum::Router,
     cache: TileCache,
@@ -171,11 +175,13 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         let (shutdown, ending) = shutdown::channel();
         let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?;
-        let public = listen("listen", config.server.listen).await?;
-        let admin = listen("admin_listen", config.server.admin_listen).await?;
+        let (listen, admin_listen) = (config.server.listen, config.server.admin_listen);
+        let public = Cores::listen(listen).map_err(taken("listen", listen))?;
+        let admin =
+            Cores::listen_once(admin_listen).map_err(taken("admin_listen", admin_listen))?;
         let addresses = Addresses {
-            public: local(&public, config.server.listen),
-            admin: local(&admin, config.server.admin_listen),
+            public: public.address(),
+            admin: admin.local_addr().unwrap_or(admin_listen),
             tls: tls.is_some(),
         };
 
@@ -252,20 +258,21 @@ impl App {
             }
             None => None,
         };
-        let server = |listener, tls, shutdown, limits, metrics| Server {
-            listener,
+        let server = |tls, shutdown, limits, metrics| Server {
             tls,
             shutdown,
             grace,
-            limits,
+            places: Places::new(limits),
             metrics,
         };
         let limits = ConnectionLimits::new(config.server.trusted_proxies.clone());
         let admin_limits = ConnectionLimits::new(Vec::new());
         Ok(Self {
-            public: server(public, tls, ending.clone(), limits, Some(metrics.clone())),
+            cores: public,
+            public: server(tls, ending.clone(), limits, Some(metrics.clone())),
             public_side: PublicSide::new(parts, site::router(Arc::new(site))),
-            admin: server(admin, None, admin_ending, admin_limits, None),
+            admin_listener: admin,
+            admin: server(None, admin_ending, admin_limits, None),
             admin_side: admin::router(Arc::new(admin_parts)),
             cache,
             quotas,
@@ -283,6 +290,15 @@ impl App {
     /// Where it listens.
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// Answers a request as if it had come to the public side.
+    pub async fn handle<B>(&self, peer: SocketAddr, request: Request<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        self.public_side.handle(peer, request).await
     }
 
     /// What asks it to end.
@@ -305,13 +321,13 @@ impl App {
         let (grace, mut ending) = (self.grace, self.ending.clone());
         let public_side = self.public_side;
         let admin_side = self.admin_side;
-        let public = self.public.run(move |peer, request| {
+        let public = self.cores.run(self.public, move |peer, request| {
             let side = public_side.clone();
             async move { side.handle(peer, request).await }
         });
-        let admin = self
-            .admin
-            .run(move |_, request| admin::answer(admin_side.clone(), request));
+        let admin = self.admin.run(self.admin_listener, move |_, request| {
+            admin::answer(admin_side.clone(), request)
+        });
         // The admin side stays until the public side has ended, so that probes hear `503` meanwhile.
         let ended = async {
             public.await;
@@ -336,19 +352,12 @@ impl App {
     }
 }
 
-async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, AppError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| AppError::Listen {
-            key,
-            address,
-            source,
-        })
-}
-
-/// The port that was taken where 0 was asked for.
-fn local(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
-    listener.local_addr().unwrap_or(asked)
+fn taken(key: &'static str, address: SocketAddr) -> impl FnOnce(io::Error) -> AppError {
+    move |source| AppError::Listen {
+        key,
+        address,
+        source,
+    }
 }
 
 async fn tile_cache(

@@ -9,6 +9,7 @@ pub mod body;
 mod cache_control;
 mod cache_status;
 mod conditional;
+pub mod cores;
 pub mod cors;
 mod encoding;
 mod exchange;

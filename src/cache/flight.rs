@@ -10,6 +10,7 @@ use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::tile::TileKey;
@@ -40,6 +41,8 @@ impl Withdrawn {
 /// The fills under way.
 #[derive(Debug)]
 pub struct Flights<T> {
+    /// Where fills run: not on a core's runtime, whose business is hits.
+    runtime: Handle,
     shards: [Mutex<(Table<T>, u64)>; SHARDS],
     hasher: foldhash::fast::RandomState,
 }
@@ -65,9 +68,10 @@ impl<T: Clone> Ticket<T> {
 }
 
 impl<T: Clone + Send + Sync + 'static> Flights<T> {
-    /// No flights.
+    /// No flights. They will run on the runtime that this is called on.
     pub fn new() -> Self {
         Self {
+            runtime: Handle::current(),
             shards: std::array::from_fn(|_| Mutex::new((Table::default(), 0))),
             hasher: foldhash::fast::RandomState::default(),
         }
@@ -105,7 +109,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
             number,
         };
         let fill = fill(withdrawn);
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             let result = fill.await;
             // Off the table first: who comes now finds the result in the cache.
             drop(landing);

@@ -27,7 +27,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::body::Body;
-use super::places::{ConnectionLimits, Place, Places};
+use super::places::{Place, Places};
 use super::timed_io::TimedIo;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
@@ -57,37 +57,39 @@ const MAX_WINDOW: u32 = 65_535;
 /// After an `accept()` that failed, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// One listening socket and how its connections are treated.
+/// How the connections of a listening socket are treated.
+#[derive(Clone)]
 pub struct Server {
-    /// The socket.
-    pub listener: TcpListener,
     /// TLS, if any.
     pub tls: Option<TlsAcceptor>,
     /// When to stop.
     pub shutdown: Shutdown,
     /// How long open requests have then.
     pub grace: Duration,
-    /// How many connections there may be.
-    pub limits: ConnectionLimits,
+    /// Places for connections.
+    pub places: Places,
     /// Where connections are counted; the admin side's are not.
     pub metrics: Option<Arc<Metrics>>,
 }
 
 impl Server {
-    /// Serves until the shutdown, then lets open requests end within the grace.
-    pub async fn run<S, F>(mut self, service: S)
+    /// Serves a socket until the shutdown, then lets open requests end within the grace.
+    pub async fn run<S, F>(mut self, listener: std::net::TcpListener, service: S)
     where
         S: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let builder = Arc::new(connection_builder());
-        let places = Places::new(self.limits.clone());
+        let listener = match TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "a socket cannot be listened on"),
+        };
         let graceful = GracefulShutdown::new();
         loop {
             // A place first: what cannot be served is not accepted.
             let accepted = tokio::select! {
                 () = self.shutdown.asked() => break,
-                accepted = accept(&self.listener, &places) => accepted,
+                accepted = accept(&listener, &self.places) => accepted,
             };
             let (stream, peer, of_all) = match accepted {
                 Ok(accepted) => accepted,
@@ -100,7 +102,7 @@ impl Server {
                     continue;
                 }
             };
-            let Ok(place) = places.take(of_all, peer.ip()) else {
+            let Ok(place) = self.places.take(of_all, peer.ip()) else {
                 if let Some(metrics) = &self.metrics {
                     metrics.connections_refused.inc();
                 }
@@ -135,7 +137,7 @@ impl Server {
                 }
             });
         }
-        drop(self.listener);
+        drop(listener);
         if timeout(self.grace, graceful.shutdown()).await.is_err() {
             tracing::warn!(grace = ?self.grace, "some requests were still open when the grace ran out");
         }

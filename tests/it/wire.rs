@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tilekeep::http::body::Body;
-use tilekeep::http::places::ConnectionLimits;
+use tilekeep::http::places::{ConnectionLimits, Places};
 use tilekeep::http::server::Server;
 use tilekeep::origin::failing::{FailingOrigin, Fault, MemoryOrigin};
 use tilekeep::tile::{Scale, TileCoord, TileFormat};
@@ -229,18 +229,19 @@ async fn one_address_takes_no_more_than_its_share_of_connections() {
     let (trigger, shutdown) = tilekeep::shutdown::channel();
     let metrics = Arc::new(tilekeep::metrics::Metrics::new());
     let server = Server {
-        listener,
         tls: None,
         shutdown,
         grace: PATIENCE,
-        limits: ConnectionLimits {
+        places: Places::new(ConnectionLimits {
             connections: 10,
             per_address: 2,
             exempt: Vec::new(),
-        },
+        }),
         metrics: Some(metrics.clone()),
     };
-    let serving = tokio::spawn(server.run(|_, _| async { http::Response::new(Body::empty()) }));
+    let listener = listener.into_std().unwrap();
+    let service = |_, _| async { http::Response::new(Body::empty()) };
+    let serving = tokio::spawn(server.run(listener, service));
     let ask = async |stream: &mut TcpStream| {
         let asked = stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
         match asked {

@@ -1,0 +1,219 @@
+//! What a hit costs in this process: `App::handle` from a request's head to an answer's, memory tier,
+//! everything on. A thousand people's tokens and 21,845 tiles in turn, so that caches are as cold as
+//! they are in life.
+//!
+//! The bound to keep: 700 ns, and no allocation that grows with the body or the number of headers.
+
+#![allow(clippy::unwrap_used, reason = "a bench that cannot go on says where")]
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use divan::{AllocProfiler, Bencher};
+use http::header::{COOKIE, HOST, IF_NONE_MATCH};
+use http::{HeaderValue, Request, StatusCode, Uri};
+use http_body_util::Empty;
+use mimalloc::MiMalloc;
+use tilekeep::app::{App, Provided};
+use tilekeep::auth::{Claims, KeyMaterial, KeyRing, KeySettings, Secret};
+use tilekeep::config::{CacheConfig, Config, Server, TilesetConfig};
+use tilekeep::origin::failing::MemoryOrigin;
+use tilekeep::tile::{
+    Access, Bounds, BrowserCaching, Delivery, Scale, TileCoord, TileFormat, Tileset, TilesetSpec,
+};
+
+#[global_allocator]
+static ALLOCATOR: AllocProfiler<MiMalloc> = AllocProfiler::new(MiMalloc);
+
+const MAX_ZOOM: u8 = 7;
+const PEOPLE: usize = 1000;
+const BODY: usize = 8700;
+
+fn main() {
+    divan::main();
+}
+
+/// A server that holds all its tiles in memory, and the requests for them.
+struct Warm {
+    app: App,
+    requests: Vec<(Uri, HeaderValue, HeaderValue)>,
+    next: AtomicUsize,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Warm {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let tileset = tileset();
+        let origin = MemoryOrigin::new();
+        let places: Vec<_> = (0..=MAX_ZOOM)
+            .flat_map(|z| (0..1u32 << z).flat_map(move |x| (0..1u32 << z).map(move |y| (z, x, y))))
+            .collect();
+        for &(z, x, y) in &places {
+            let coord = TileCoord::new(z, x, y).unwrap();
+            let body: Vec<u8> = (0..BODY)
+                .map(|n| (n as u32 * 31 + x * 7 + y * 3 + u32::from(z)).to_le_bytes()[0])
+                .chain(format!("{z}/{x}/{y}").into_bytes())
+                .collect();
+            origin.put(&tileset, coord, Scale::One, body, Some(1_700_000_000));
+        }
+        let tokens = tokens();
+        let config = Config {
+            server: Server {
+                listen: "127.0.0.1:0".parse().unwrap(),
+                admin_listen: "127.0.0.1:0".parse().unwrap(),
+                ..Server::default()
+            },
+            cache: CacheConfig {
+                memory: 512 << 20,
+                ..CacheConfig::default()
+            },
+            tilesets: vec![TilesetConfig {
+                tileset,
+                assume_role: None,
+            }],
+            ..Config::default()
+        };
+        let provided = Provided {
+            keys: Some(keys()),
+            origin: Some(Arc::new(origin)),
+            ..Provided::default()
+        };
+        let app = runtime.block_on(App::start(config, provided)).unwrap();
+        let mut requests = Vec::new();
+        for (n, &(z, x, y)) in places.iter().enumerate() {
+            let uri: Uri = format!("/world/{z}/{x}/{y}.png").parse().unwrap();
+            let cookie =
+                HeaderValue::try_from(format!("tilekeep_session={}", tokens[n % PEOPLE])).unwrap();
+            let filled = runtime.block_on(app.handle(peer(), request(&uri, &cookie)));
+            assert_eq!(filled.status(), StatusCode::OK, "{uri}");
+            let etag = filled.headers()["etag"].clone();
+            requests.push((uri, cookie, etag));
+        }
+        // In an order in which neither tiles nor people lie side by side.
+        let count = requests.len();
+        let requests = (0..count)
+            .map(|n| requests[n * 7919 % count].clone())
+            .collect();
+        Self {
+            app,
+            requests,
+            next: AtomicUsize::new(0),
+            _runtime: runtime,
+        }
+    }
+
+    fn next(&self) -> &(Uri, HeaderValue, HeaderValue) {
+        &self.requests[self.next.fetch_add(1, Ordering::Relaxed) % self.requests.len()]
+    }
+
+    /// A hit never waits: one poll is the whole of it.
+    fn answer(&self, request: Request<Empty<Bytes>>) -> StatusCode {
+        let handling = pin!(self.app.handle(peer(), request));
+        match handling.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(response) => response.status(),
+            Poll::Pending => panic!("a hit waited"),
+        }
+    }
+}
+
+#[divan::bench(sample_size = 1000)]
+fn hit(bencher: Bencher) {
+    let warm = Warm::new();
+    bencher
+        .with_inputs(|| {
+            let (uri, cookie, _) = warm.next();
+            request(uri, cookie)
+        })
+        .bench_values(|request| assert_eq!(warm.answer(request), StatusCode::OK));
+}
+
+#[divan::bench(sample_size = 1000)]
+fn not_modified(bencher: Bencher) {
+    let warm = Warm::new();
+    bencher
+        .with_inputs(|| {
+            let (uri, cookie, etag) = warm.next();
+            let mut request = request(uri, cookie);
+            request.headers_mut().insert(IF_NONE_MATCH, etag.clone());
+            request
+        })
+        .bench_values(|request| assert_eq!(warm.answer(request), StatusCode::NOT_MODIFIED));
+}
+
+/// The same tile and person again and again: what is left when nothing is cold.
+#[divan::bench(sample_size = 1000)]
+fn hit_of_one_tile(bencher: Bencher) {
+    let warm = Warm::new();
+    let (uri, cookie, _) = warm.next();
+    bencher
+        .with_inputs(|| request(uri, cookie))
+        .bench_values(|request| assert_eq!(warm.answer(request), StatusCode::OK));
+}
+
+fn peer() -> SocketAddr {
+    ([127, 0, 0, 1], 40_000).into()
+}
+
+fn request(uri: &Uri, cookie: &HeaderValue) -> Request<Empty<Bytes>> {
+    let mut request = Request::new(Empty::new());
+    *request.uri_mut() = uri.clone();
+    let headers = request.headers_mut();
+    headers.insert(HOST, HeaderValue::from_static("tiles.example.com"));
+    headers.insert(COOKIE, cookie.clone());
+    request
+}
+
+fn keys() -> KeyRing {
+    KeyRing::new(vec![KeySettings {
+        id: "bench".into(),
+        material: KeyMaterial::Hs256 {
+            secret: Secret::new(*b"a key for benches, of 32 bytes..."),
+        },
+    }])
+    .unwrap()
+}
+
+fn tokens() -> Vec<String> {
+    let keys = keys();
+    (0..PEOPLE)
+        .map(|person| {
+            let claims: Claims = serde_json::from_value(serde_json::json!({
+                "sub": format!("person-{person}@example.com"), "exp": 4_000_000_000_u64,
+                "tilesets": ["world"],
+            }))
+            .unwrap();
+            keys.mint(&claims).unwrap()
+        })
+        .collect()
+}
+
+fn tileset() -> Arc<Tileset> {
+    Arc::new(
+        Tileset::new(TilesetSpec {
+            name: "world".into(),
+            bucket: "bench".into(),
+            key: "{z}/{x}/{y}.png".into(),
+            format: TileFormat::Png,
+            minzoom: 0,
+            maxzoom: MAX_ZOOM,
+            bounds: Bounds::WORLD,
+            attribution: String::new(),
+            version: None,
+            missing: None,
+            delivery: Delivery::Proxy,
+            browser: BrowserCaching::default(),
+            access: Access::Session,
+            tilejson: serde_json::Map::new(),
+        })
+        .unwrap(),
+    )
+}
