@@ -156,7 +156,7 @@ impl Config {
         if !Login::is_asked_for(login) {
             return;
         }
-        self.login.check(login, &self.session);
+        self.login.check(login, &self.session, &self.quotas);
         let mut keys = self.session.keys.iter();
         if !self.session.keys.is_empty() && !keys.any(|key| key.material.signs()) {
             session.refuse(

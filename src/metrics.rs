@@ -3,6 +3,8 @@
 //! Invariant: no label comes from a client's text, so the number of series is fixed by the build
 //! and the configuration. Handles are made once; counting on the tile path is one atomic addition.
 
+mod labels;
+
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -10,6 +12,8 @@ use prometheus::{
     Encoder as _, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts,
     Registry, TextEncoder,
 };
+
+pub use self::labels::*;
 
 /// A closed set of words: a metric's label, a log's field and a header's parameter say the same.
 pub trait Label: Copy + 'static {
@@ -161,204 +165,6 @@ pub fn follow(counter: &IntCounter, total: u64) {
 const LATENCY: [f64; 14] = [
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 10.0,
 ];
-
-label_enum! {
-    /// How a public request ended.
-    pub enum Answer {
-        /// 200 with a tile.
-        Tile = "tile",
-        /// 304.
-        NotModified = "not_modified",
-        /// The tile does not exist.
-        Missing = "missing",
-        /// A page, TileJSON, a session: anything that is no tile.
-        Other = "other",
-        /// 400 or 405.
-        Malformed = "malformed",
-        /// 401.
-        Unauthorized = "unauthorized",
-        /// 403.
-        Forbidden = "forbidden",
-        /// 404 for another reason than a missing tile.
-        NotFound = "not_found",
-        /// 429.
-        OverQuota = "over_quota",
-        /// 502, 503 or 504: the origin failed and nothing stale could stand in.
-        OriginFailed = "origin_failed",
-        /// 500: ours.
-        Internal = "internal",
-    }
-}
-
-label_enum! {
-    /// Where a tile answer came from.
-    pub enum Source {
-        /// Fresh, from memory.
-        Memory = "memory",
-        /// Fresh, from disk.
-        Disk = "disk",
-        /// Stale, from memory, revalidated behind.
-        StaleMemory = "stale_memory",
-        /// Stale, from disk, revalidated behind.
-        StaleDisk = "stale_disk",
-        /// Fetched from the origin.
-        Origin = "origin",
-        /// Waited for another request's fetch.
-        Collapsed = "collapsed",
-        /// The origin confirmed the stale one.
-        Revalidated = "revalidated",
-        /// The origin failed, the stale one stood in.
-        StaleIfError = "stale_if_error",
-    }
-}
-
-label_enum! {
-    /// How a request to the origin ended.
-    pub enum OriginOutcome {
-        /// A tile.
-        Found = "found",
-        /// The held one is right.
-        NotModified = "not_modified",
-        /// No such tile.
-        NotFound = "not_found",
-        /// Refused.
-        Denied = "denied",
-        /// Asked for less.
-        Throttled = "throttled",
-        /// Broke.
-        Server = "server_error",
-        /// Bytes that are not those promised.
-        Truncated = "truncated",
-        /// No connection.
-        Unreachable = "unreachable",
-        /// No answer in time.
-        Deadline = "deadline",
-        /// Never asked.
-        HeldBack = "held_back",
-    }
-}
-
-label_enum! {
-    /// A cache tier.
-    pub enum TierLabel {
-        /// Memory.
-        Memory = "memory",
-        /// Disk.
-        Disk = "disk",
-    }
-}
-
-label_enum! {
-    /// What happened in the disk tier.
-    pub enum DiskEvent {
-        /// A stored response was read.
-        Hit = "hit",
-        /// Nothing was stored.
-        Miss = "miss",
-        /// Bytes disagreed with what was written: forgotten, never served.
-        Corrupt = "corrupt",
-        /// The system refused a read or a write.
-        IoError = "io_error",
-        /// A record was written.
-        Write = "write",
-        /// A write was left out under pressure or after errors.
-        Skipped = "skipped",
-        /// An entry went for space.
-        Eviction = "eviction",
-        /// A body was already there and stored once.
-        Duplicate = "duplicate",
-        /// A hot entry moved when its segment was retired.
-        Reinsertion = "reinsertion",
-        /// A revalidation was recorded without its body.
-        Touch = "touch",
-        /// A purge dropped an entry or marked it stale.
-        Invalidation = "invalidation",
-    }
-}
-
-label_enum! {
-    /// How somebody logs in.
-    pub enum LoginWay {
-        /// Name and password.
-        Password = "password",
-        /// Another issuer's token, exchanged.
-        Issuer = "issuer",
-        /// At an identity provider.
-        Oidc = "oidc",
-    }
-}
-
-label_enum! {
-    /// What nodes tell each other.
-    pub enum Message {
-        /// A session was ended.
-        Ending = "ending",
-        /// Tiles were purged.
-        Purge = "purge",
-    }
-}
-
-label_enum! {
-    /// How a request to an identity provider ended.
-    pub enum IdentityAnswer {
-        /// It answered.
-        Answered = "answered",
-        /// No connection, or none that can be trusted.
-        Unreachable = "unreachable",
-        /// No answer in time.
-        Deadline = "deadline",
-        /// An answer that is not what was asked for.
-        Refused = "refused",
-        /// More than such an answer has.
-        TooLarge = "too_large",
-    }
-}
-
-label_enum! {
-    /// Which way.
-    pub enum Direction {
-        /// To the others.
-        Sent = "sent",
-        /// From the others.
-        Received = "received",
-    }
-}
-
-label_enum! {
-    /// Trouble between nodes.
-    pub enum ClusterEvent {
-        /// The connection to Redis was lost, or was not there at the start.
-        Lost = "lost",
-        /// One more attempt to reach it failed.
-        AttemptFailed = "attempt_failed",
-        /// More was to be told than the queue holds.
-        QueueFull = "queue_full",
-        /// What was in Redis is nothing that a node writes.
-        Ignored = "ignored",
-        /// Ended sessions of other nodes found no room.
-        NoRoom = "no_room",
-        /// Redis no longer knew all purges of the time when this node was away.
-        PurgesMissed = "purges_missed",
-    }
-}
-
-label_enum! {
-    /// How an attempt to get AWS credentials ended.
-    pub enum CredentialOutcome {
-        /// New ones came.
-        Refreshed = "refreshed",
-        /// The same ones came, still good: the source has no newer ones yet.
-        Unchanged = "unchanged",
-        /// No source has any.
-        NotFound = "not_found",
-        /// A source said no: trust, rights, or a configuration that cannot be used.
-        Denied = "denied",
-        /// A source is dead or broken.
-        Unavailable = "unavailable",
-        /// A source did not answer in time.
-        Deadline = "deadline",
-    }
-}
 
 /// Every metric there is.
 #[derive(Debug)]

@@ -39,6 +39,9 @@ pub enum BeginError {
     /// They proved who they are longer ago than `max_ttl`.
     #[error("the log-in that it rests on is older than the longest session")]
     TooLongAgo,
+    /// They are given a quota class that nobody has defined: every request would be refused.
+    #[error("the quota class that it is given is none of this server's")]
+    UnknownQuota,
     /// The token could not be made.
     #[error(transparent)]
     Mint(#[from] MintError),

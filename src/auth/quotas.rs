@@ -133,6 +133,11 @@ impl Quotas {
         self.classes.iter().map(|class| &*class.name)
     }
 
+    /// Whether tokens of this class are accepted: all are where there are no classes.
+    pub fn accepts(&self, class: &str) -> bool {
+        self.classes.is_empty() || self.names().any(|name| name == class)
+    }
+
     /// What a session of this person and this class spends; `None` where nothing is limited. Takes a lock:
     /// for a session's first request.
     pub fn spender(

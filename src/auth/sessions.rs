@@ -162,6 +162,13 @@ impl Sessions {
         if last <= now {
             return Err(BeginError::TooLongAgo);
         }
+        if grants
+            .quota
+            .as_deref()
+            .is_some_and(|class| !self.quotas.accepts(class))
+        {
+            return Err(BeginError::UnknownQuota);
+        }
         let claims = Claims {
             sub: sub.to_owned(),
             exp: (now + self.ttl).min(last).secs(),

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
+use super::quotas::QuotaConfig;
 use super::section::{Item, Section, list};
 use super::session::{KeyMaterial, SessionConfig, shared_secret};
 use super::{SecretValue, WebOrigin};
@@ -97,7 +98,28 @@ impl Login {
 
     /// What it needs of the session's keys: an issuer that shares one of them could be used without the
     /// exchange, with whatever rights its JWTs claim.
-    pub(super) fn check(&self, section: &Section<'_>, session: &SessionConfig) {
+    pub(super) fn check(
+        &self,
+        section: &Section<'_>,
+        session: &SessionConfig,
+        quotas: &[QuotaConfig],
+    ) {
+        let unknown = |grants: &LoginGrants| {
+            let class = grants.quota.as_ref();
+            class.is_some_and(|class| !quotas.is_empty() && quotas.iter().all(|q| q.name != *class))
+        };
+        let grants = self
+            .issuers
+            .iter()
+            .map(|issuer| ("issuers", &issuer.grants));
+        let grants = grants.chain(self.oidc.iter().map(|oidc| ("oidc", &oidc.grants)));
+        for (key, _) in grants.filter(|(_, grants)| unknown(grants)) {
+            section.refuse(
+                key,
+                "grants a `quota` that is none of [[quotas]]",
+                "name one of the classes, or add it",
+            );
+        }
         let session_keys = session.keys.iter().filter_map(|key| match &key.material {
             KeyMaterial::Secret(secret) => Some(secret),
             KeyMaterial::Ed25519 { .. } => None,

@@ -84,6 +84,10 @@ fn not_begun(error: BeginError) -> HttpError {
         BeginError::TooLongAgo => HttpError::TokenRefused(
             "The log-in that the token rests on is older than a session may be. Sign in again at its issuer.",
         ),
+        // A trusted claim: the configuration's own grants were checked at the start.
+        BeginError::UnknownQuota => HttpError::TokenRefused(
+            "The token grants a quota class that this server does not have.",
+        ),
         // A trusted claim that names more than a cookie carries.
         BeginError::Mint(crate::auth::MintError::TooLong(_)) => HttpError::TokenRefused(
             "The token grants more than a session cookie can carry. Name fewer tilesets.",

@@ -64,6 +64,10 @@ const ISSUER: &[(&str, &str)] = &[
         "issuer = 'i'\naudience = 't'\njwks_url = 'https://i.example/k'\ntrust_claims = ['tilesets']\nalgorithm = 'none'",
         "login.issuers[0].algorithm:6",
     ),
+    (
+        "issuer = 'i'\naudience = 't'\njwks_url = 'https://i.example/k'\ngrants = { quota = 'batch' }\n[[quotas]]\nname = 'viewer'",
+        "login.issuers:1",
+    ),
 ];
 
 /// The same for the provider.
