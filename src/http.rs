@@ -16,6 +16,7 @@ mod exchange;
 mod explain;
 mod forwarded;
 pub mod front;
+mod header_text;
 pub mod oidc;
 pub mod outbound;
 pub mod pages;

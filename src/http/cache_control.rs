@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use bytes::{BufMut as _, BytesMut};
 use http::HeaderValue;
 
+use super::header_text::HeaderText;
 use crate::clock::Timestamp;
 use crate::tile::{BrowserCaching, TileKey};
 
@@ -57,49 +57,37 @@ pub fn for_tile(
     let max_age = browser.max_age.as_secs().min(left);
     let revalidate = browser.stale_while_revalidate.as_secs().min(left - max_age);
     let on_error = browser.stale_if_error.as_secs().min(left - max_age);
-    let mut text = BytesMut::with_capacity(96);
-    text.put_slice(audience.word());
-    put(&mut text, jittered(max_age, key));
-    text.put_slice(b", stale-while-revalidate=");
-    put(&mut text, revalidate);
-    text.put_slice(b", stale-if-error=");
-    put(&mut text, on_error);
-    value(text)
+    let mut text = HeaderText::<128>::new();
+    text.put(audience.word());
+    text.put_number(jittered(max_age, key));
+    text.put(b", stale-while-revalidate=");
+    text.put_number(revalidate);
+    text.put(b", stale-if-error=");
+    text.put_number(on_error);
+    text.value_or("no-store")
 }
 
 /// For a tile under a URL that names the tileset's version: it will never be another.
 pub fn for_version(audience: Audience, now: Timestamp) -> HeaderValue {
-    let mut text = BytesMut::with_capacity(48);
-    text.put_slice(audience.word());
-    put(&mut text, audience.seconds_left(now).min(YEAR));
-    text.put_slice(b", immutable");
-    value(text)
+    let mut text = HeaderText::<64>::new();
+    text.put(audience.word());
+    text.put_number(audience.seconds_left(now).min(YEAR));
+    text.put(b", immutable");
+    text.value_or("no-store")
 }
 
 /// For 'no such tile'.
 pub fn for_absence(believed: Duration, audience: Audience, now: Timestamp) -> HeaderValue {
-    let mut text = BytesMut::with_capacity(32);
-    text.put_slice(audience.word());
-    put(
-        &mut text,
-        believed.as_secs().min(audience.seconds_left(now)),
-    );
-    value(text)
+    let mut text = HeaderText::<64>::new();
+    text.put(audience.word());
+    text.put_number(believed.as_secs().min(audience.seconds_left(now)));
+    text.value_or("no-store")
 }
 
 /// 0.8 to 1.0 of `max_age`, by the tile.
 fn jittered(max_age: u64, key: TileKey) -> u64 {
     let share = 800 + key.spread() % 201;
     max_age.saturating_mul(share) / 1000
-}
-
-fn put(text: &mut BytesMut, number: u64) {
-    text.put_slice(itoa::Buffer::new().format(number).as_bytes());
-}
-
-/// ASCII of our own making.
-fn value(text: BytesMut) -> HeaderValue {
-    HeaderValue::from_maybe_shared(text.freeze()).unwrap_or(HeaderValue::from_static("no-store"))
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! `Cache-Status` (RFC 9211): where an answer came from, in one line.
 
-use bytes::{BufMut as _, BytesMut};
 use http::{HeaderName, HeaderValue};
 
+use super::header_text::HeaderText;
 use crate::cache::{CacheStatus, Revalidation};
 use crate::metrics::{Label as _, Source, TierLabel};
 use crate::origin::OriginErrorKind;
@@ -10,40 +10,43 @@ use crate::origin::OriginErrorKind;
 /// The header's name.
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
+/// The longest value, with room to spare.
+const MAX_LEN: usize = 96;
+
 /// The header's value. Its parts are ASCII of our own making.
 pub fn cache_status(status: CacheStatus) -> HeaderValue {
-    let mut text = BytesMut::with_capacity(72);
-    text.put_slice(b"tilekeep; ");
+    let mut text = HeaderText::<MAX_LEN>::new();
+    text.put(b"tilekeep; ");
     match status {
         CacheStatus::Hit { tier, ttl } => {
-            text.put_slice(b"hit; ttl=");
-            text.put_slice(itoa::Buffer::new().format(ttl).as_bytes());
-            text.put_slice(b"; detail=");
-            text.put_slice(tier.label().as_bytes());
+            text.put(b"hit; ttl=");
+            text.put_number(ttl);
+            text.put(b"; detail=");
+            text.put(tier.label().as_bytes());
         }
         CacheStatus::Fetched { stored, collapsed } => {
-            text.put_slice(b"fwd=miss");
+            text.put(b"fwd=miss");
             put_flags(&mut text, stored, collapsed);
-            text.put_slice(b"; detail=origin");
+            text.put(b"; detail=origin");
         }
         CacheStatus::Revalidated {
             found: Revalidation::NotModified,
             collapsed,
         } => {
-            text.put_slice(b"fwd=stale; fwd-status=304");
+            text.put(b"fwd=stale; fwd-status=304");
             put_flags(&mut text, false, collapsed);
         }
         CacheStatus::Revalidated { found, collapsed } => {
-            text.put_slice(match found {
+            text.put(match found {
                 Revalidation::Absence => b"fwd=stale; fwd-status=404" as &[u8],
                 _ => b"fwd=stale; fwd-status=200",
             });
             put_flags(&mut text, true, collapsed);
-            text.put_slice(b"; detail=origin");
+            text.put(b"; detail=origin");
         }
         CacheStatus::StaleIfError { error, .. } => {
-            text.put_slice(b"fwd=stale");
-            text.put_slice(match error {
+            text.put(b"fwd=stale");
+            text.put(match error {
                 OriginErrorKind::Denied => b"; fwd-status=403" as &[u8],
                 OriginErrorKind::Throttled => b"; fwd-status=503",
                 OriginErrorKind::Server => b"; fwd-status=500",
@@ -53,18 +56,18 @@ pub fn cache_status(status: CacheStatus) -> HeaderValue {
                 | OriginErrorKind::Deadline
                 | OriginErrorKind::HeldBack => b"",
             });
-            text.put_slice(b"; detail=stale-if-error");
+            text.put(b"; detail=stale-if-error");
         }
     }
-    HeaderValue::from_maybe_shared(text.freeze()).unwrap_or(HeaderValue::from_static("tilekeep"))
+    text.value_or("tilekeep")
 }
 
-fn put_flags(text: &mut BytesMut, stored: bool, collapsed: bool) {
+fn put_flags(text: &mut HeaderText<MAX_LEN>, stored: bool, collapsed: bool) {
     if stored {
-        text.put_slice(b"; stored");
+        text.put(b"; stored");
     }
     if collapsed {
-        text.put_slice(b"; collapsed");
+        text.put(b"; collapsed");
     }
 }
 
