@@ -167,7 +167,7 @@ fn request(uri: &Uri, cookie: &HeaderValue) -> Request<Empty<Bytes>> {
     let mut request = Request::new(Empty::new());
     *request.uri_mut() = uri.clone();
     let headers = request.headers_mut();
-    headers.insert(HOST, HeaderValue::from_static("tiles.example.com"));
+    headers.insert(HOST, HeaderValue::from_static("localhost"));
     headers.insert(COOKIE, cookie.clone());
     request
 }

@@ -158,7 +158,7 @@ fn client(address: SocketAddr, token: &str, n: u32, conditional: bool) {
         let place = (n * 641 + request * 7) % (1 << (2 * u32::from(ZOOM)));
         let (x, y) = (place % 32, place / 32);
         let head = format!(
-            "GET /bench/{ZOOM}/{x}/{y}.png HTTP/1.1\r\nHost: bench\r\nCookie: tilekeep_session={token}\r\n{condition}\r\n"
+            "GET /bench/{ZOOM}/{x}/{y}.png HTTP/1.1\r\nHost: localhost\r\nCookie: tilekeep_session={token}\r\n{condition}\r\n"
         );
         stream.write_all(head.as_bytes()).unwrap();
         let mut read = 0;

@@ -94,7 +94,7 @@ local r = {{}}
 for line in io.lines("{requests}") do
   local path, token, etag = line:match("^(%S+) (%S+) (%S+)$")
   local condition = etag == "-" and "" or "If-None-Match: " .. etag .. "\r\n"
-  r[#r + 1] = "GET " .. path .. " HTTP/1.1\r\nHost: bench\r\nCookie: tilekeep_session=" .. token .. "\r\n" .. condition .. "\r\n"
+  r[#r + 1] = "GET " .. path .. " HTTP/1.1\r\nHost: localhost\r\nCookie: tilekeep_session=" .. token .. "\r\n" .. condition .. "\r\n"
 end
 local n, i = #r, 0
 request = function() i = i % n + 1; return r[i] end

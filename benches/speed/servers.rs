@@ -227,7 +227,7 @@ fn ticks(pid: u32) -> Duration {
 /// One tile over a connection that stays; its `ETag`.
 fn ask(stream: &mut TcpStream, path: &str, token: &str) -> String {
     let head =
-        format!("GET {path} HTTP/1.1\r\nHost: bench\r\nCookie: tilekeep_session={token}\r\n\r\n");
+        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nCookie: tilekeep_session={token}\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     let (mut answer, mut part) = (Vec::new(), [0; 16 * 1024]);
     let (head, body) = loop {
