@@ -226,8 +226,9 @@ fn ticks(pid: u32) -> Duration {
 
 /// One tile over a connection that stays; its `ETag`.
 fn ask(stream: &mut TcpStream, path: &str, token: &str) -> String {
-    let head =
-        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nCookie: tilekeep_session={token}\r\n\r\n");
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nCookie: tilekeep_session={token}\r\n\r\n"
+    );
     stream.write_all(head.as_bytes()).unwrap();
     let (mut answer, mut part) = (Vec::new(), [0; 16 * 1024]);
     let (head, body) = loop {
