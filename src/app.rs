@@ -26,7 +26,7 @@ use self::origin::s3_origin;
 use self::tls::TlsError;
 use crate::auth::{
     CookieError, KeyError, KeyMaterial, KeyRing, KeySettings, NoRandomness, OpenError, QuotaClass,
-    QuotaLimit, Quotas, Scheme, Secret, SessionSettings, Sessions, Throttle, Users, UsersError,
+    QuotaLimit, Quotas, Scheme, Secret, SessionSettings, Sessions, Users, UsersError,
 };
 use crate::aws::{AwsError, CredentialSource, Identities, Timing};
 use crate::cache::{
@@ -42,7 +42,7 @@ use crate::http::front::{Front, FrontSettings};
 use crate::http::places::{ConnectionLimits, Places};
 use crate::http::public::{PublicParts, PublicSide};
 use crate::http::server::Server;
-use crate::http::site::{self, Site};
+use crate::http::site;
 use crate::metrics::{Label as _, Metrics};
 use crate::origin::Origin;
 use crate::shutdown::{self, Shutdown, Trigger};
@@ -197,17 +197,9 @@ impl App {
         let quotas = Arc::new(quotas(&config, &metrics)?);
         let sessions = sessions(&config, provided.keys, quotas.clone(), &clock)?
             .announcing_to(others.as_ref().map(cluster::announcing));
-        let users = match (provided.users, &config.login.users_file) {
-            (Some(users), _) => Some(users),
-            (None, Some(path)) => Some(Users::open(path, quotas.names())?),
-            (None, None) => None,
-        };
-        let tilesets = Tilesets::new(
-            config.tilesets.iter().map(|t| t.tileset.clone()).collect(),
-            config.server.default_tileset.as_deref(),
-        );
+        let users = users(&config, provided.users, &quotas)?;
         let parts = Arc::new(PublicParts {
-            tilesets,
+            tilesets: tilesets(&config),
             sessions: Arc::new(sessions),
             front: front(&config, addresses)?,
             cache: cache.clone(),
@@ -216,20 +208,7 @@ impl App {
             clock: clock.clone(),
             metrics: metrics.clone(),
         });
-        let (issuers, oidc) =
-            login::other_ways(&config, parts.sessions.keys(), &metrics, &parts.clock)?;
-        let throttle = match &users {
-            Some(users) => users.throttle(),
-            None => Arc::new(Throttle::new()?),
-        };
-        let site = Site {
-            parts: parts.clone(),
-            users,
-            issuers,
-            oidc,
-            throttle,
-            demo: provided.demo,
-        };
+        let site = login::site(&config, parts.clone(), users, provided.demo)?;
         let admin_parts = AdminParts {
             metrics: metrics.clone(),
             cache: cache.clone(),
@@ -493,6 +472,24 @@ pub fn key_settings(key: &config::SessionKey) -> KeySettings {
         id: key.id.clone(),
         material,
     }
+}
+
+/// The people of the log-in page, whose classes must be among the quotas'.
+fn users(
+    config: &Config,
+    provided: Option<Users>,
+    quotas: &Quotas,
+) -> Result<Option<Users>, UsersError> {
+    match (provided, &config.login.users_file) {
+        (Some(users), _) => Ok(Some(users)),
+        (None, Some(path)) => Users::open(path, quotas.names()).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+fn tilesets(config: &Config) -> Tilesets {
+    let all = config.tilesets.iter().map(|t| t.tileset.clone()).collect();
+    Tilesets::new(all, config.server.default_tileset.as_deref())
 }
 
 fn front(config: &Config, addresses: Addresses) -> Result<Front, CookieError> {

@@ -194,7 +194,6 @@ fn bounds(text: &str) -> Result<Bounds, String> {
     Bounds::new(four).map_err(|error| error.to_string())
 }
 
-/// A runtime for the commands that serve.
 /// Runs a command's work on a runtime of its own. A disk read that hangs does not hold up the end.
 fn block_on<F: Future>(work: F) -> Result<F::Output, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -1,20 +1,45 @@
-//! The ways in beside passwords, from their configuration.
+//! The ways in, from their configuration.
 
 use std::sync::Arc;
 
 use super::AppError;
 use crate::auth::{
-    Fetch, Grants, IssuerKeys, IssuerSettings, Issuers, KeyRing, Oidc, OidcSettings, Rights, Secret,
+    Fetch, Grants, IssuerKeys, IssuerSettings, Issuers, KeyRing, Oidc, OidcSettings, Rights,
+    Secret, Throttle, Users,
 };
 use crate::clock::Clock;
 use crate::config::{Config, IssuerKeySource, LoginGrants};
 use crate::http::oidc::OidcLogin;
 use crate::http::outbound::Outbound;
+use crate::http::public::PublicParts;
+use crate::http::site::Site;
 use crate::metrics::Metrics;
+
+/// The pages, with every way in.
+pub(super) fn site(
+    config: &Config,
+    parts: Arc<PublicParts>,
+    users: Option<Users>,
+    demo: bool,
+) -> Result<Site, AppError> {
+    let (issuers, oidc) = other_ways(config, parts.sessions.keys(), &parts.metrics, &parts.clock)?;
+    let throttle = match &users {
+        Some(users) => users.throttle(),
+        None => Arc::new(Throttle::new()?),
+    };
+    Ok(Site {
+        parts,
+        users,
+        issuers,
+        oidc,
+        throttle,
+        demo,
+    })
+}
 
 /// Whose tokens are exchanged, and the identity provider. Issuers' keys are on their way, and whether they
 /// arrive or not, the server starts: an identity provider's trouble is not ours.
-pub(super) fn other_ways(
+fn other_ways(
     config: &Config,
     keys: &KeyRing,
     metrics: &Arc<Metrics>,
