@@ -31,7 +31,7 @@ static ALLOCATOR: AllocProfiler<MiMalloc> = AllocProfiler::new(MiMalloc);
 
 const MAX_ZOOM: u8 = 7;
 const PEOPLE: usize = 1000;
-const BODY: usize = 8700;
+const BODY: u32 = 8700;
 
 fn main() {
     divan::main();
@@ -60,7 +60,7 @@ impl Warm {
         for &(z, x, y) in &places {
             let coord = TileCoord::new(z, x, y).unwrap();
             let body: Vec<u8> = (0..BODY)
-                .map(|n| (n as u32 * 31 + x * 7 + y * 3 + u32::from(z)).to_le_bytes()[0])
+                .map(|n| (n * 31 + x * 7 + y * 3 + u32::from(z)).to_le_bytes()[0])
                 .chain(format!("{z}/{x}/{y}").into_bytes())
                 .collect();
             origin.put(&tileset, coord, Scale::One, body, Some(1_700_000_000));

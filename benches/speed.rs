@@ -151,7 +151,7 @@ fn run(case: &Case, fixture: &Fixture, rounds: usize, seconds: usize) {
                 case.cores,
                 seconds,
             );
-            let micros = (servers[which].cpu() - before).as_secs_f64() * 1e6;
+            let micros = servers[which].cpu().saturating_sub(before).as_secs_f64() * 1e6;
             figures[which].push((micros / done.requests as f64, done));
         }
     }
