@@ -263,6 +263,6 @@ fn serve(role: &str) {
             let _ = std::io::stdin().read_to_end(&mut Vec::new());
             trigger.fire();
         });
-        app.run().await;
+        app.run().await.unwrap();
     });
 }

@@ -36,7 +36,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::http::admin::{self, AdminParts};
 use crate::http::body::Body;
-use crate::http::cores::Cores;
+use crate::http::cores::{Cores, CoresEnded};
 use crate::http::cors::Cors;
 use crate::http::front::{Front, FrontSettings};
 use crate::http::places::{ConnectionLimits, Places};
@@ -53,6 +53,9 @@ const KNOWN_TOKENS: usize = 16_384;
 
 /// The file of ended sessions, beside the users file or in the cache's folder.
 const ENDED_SESSIONS: &str = "tilekeep-ended-sessions";
+
+/// For requests on the admin side when the public side has ended: it has had its own grace by then.
+const ADMIN_GRACE: Duration = Duration::from_secs(1);
 
 /// How long another process may hold the cache's folder before that is an error.
 const FOLDER_PATIENCE: Duration = Duration::from_secs(3);
@@ -100,6 +103,11 @@ pub enum AppError {
     /// Signals cannot be caught.
     #[error("the system's signals cannot be listened to: {0}")]
     Signals(io::Error),
+    /// The public side ended without having been asked to.
+    #[error(
+        "the public side ended by itself; the log says why: often too few file descriptors or threads (LimitNOFILE, TasksMax)"
+    )]
+    Cores,
     /// The demo's own parts.
     #[error("{0}")]
     Demo(String),
@@ -164,8 +172,7 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
     tracing::info!(
         "tiles and pages on {scheme}://{public}/, metrics and health on http://{admin}/"
     );
-    app.run().await;
-    Ok(())
+    app.run().await
 }
 
 impl App {
@@ -237,7 +244,7 @@ impl App {
             }
             None => None,
         };
-        let server = |tls, shutdown, limits, metrics| Server {
+        let server = |tls, shutdown, grace, limits, metrics| Server {
             tls,
             shutdown,
             grace,
@@ -248,10 +255,10 @@ impl App {
         let admin_limits = ConnectionLimits::new(Vec::new());
         Ok(Self {
             cores: public,
-            public: server(tls, ending.clone(), limits, Some(metrics.clone())),
+            public: server(tls, ending.clone(), grace, limits, Some(metrics.clone())),
             public_side: PublicSide::new(parts, site::router(Arc::new(site))),
             admin_listener: admin,
-            admin: server(None, admin_ending, admin_limits, None),
+            admin: server(None, admin_ending, ADMIN_GRACE, admin_limits, None),
             admin_side: admin::router(Arc::new(admin_parts)),
             cache,
             quotas,
@@ -296,21 +303,23 @@ impl App {
     }
 
     /// Serves until the shutdown; then finishes open requests and queued disk writes within the grace.
-    pub async fn run(self) {
+    pub async fn run(self) -> Result<(), AppError> {
         let (grace, mut ending) = (self.grace, self.ending.clone());
         let public_side = self.public_side;
         let admin_side = self.admin_side;
-        let public = self.cores.run(self.public, move |peer, request| {
+        let answer = move |peer, request| {
             let side = public_side.clone();
             async move { side.handle(peer, request).await }
-        });
+        };
+        let public = self.cores.run(self.public, &self.shutdown, answer);
         let admin = self.admin.run(self.admin_listener, move |_, request| {
             admin::answer(admin_side.clone(), request)
         });
         // The admin side stays until the public side has ended, so that probes hear `503` meanwhile.
         let ended = async {
-            public.await;
+            let ended = public.await;
             self.admin_shutdown.fire();
+            ended
         };
         // One grace for all: what requests have used of it, disk writes have no more.
         let asked = async {
@@ -318,7 +327,7 @@ impl App {
             tokio::time::Instant::now()
         };
         let sweeping = sweep(&self.quotas, &self.clock, self.ending.clone());
-        let (asked, ..) = tokio::join!(asked, ended, admin, sweeping);
+        let (asked, ended, ..) = tokio::join!(asked, ended, admin, sweeping);
         // It has ended with the admin side; only what it was just writing down may take a moment.
         if let Some(sharing) = self.sharing {
             let _ = tokio::time::timeout(Duration::from_secs(1), sharing).await;
@@ -328,6 +337,10 @@ impl App {
             disk.close(left.max(Duration::from_secs(1))).await;
         }
         tracing::info!("ended");
+        match ended {
+            CoresEnded::AsAsked => Ok(()),
+            CoresEnded::ByThemselves => Err(AppError::Cores),
+        }
     }
 }
 

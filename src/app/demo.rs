@@ -66,9 +66,9 @@ pub async fn demo(options: DemoOptions) -> Result<(), AppError> {
         .on_signals(parting)
         .map_err(AppError::Signals)?;
     announce(&app, &s3);
-    app.run().await;
+    let ended = app.run().await;
     s3.shutdown().await;
-    Ok(())
+    ended
 }
 
 /// Removes the temporary folder of a demo that leaves at once. The disk tier may still be writing there, so

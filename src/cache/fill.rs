@@ -104,12 +104,20 @@ impl Fill {
             return Some((held, Tier::Memory));
         }
         let disk = parts.disk.as_ref()?;
+        let before = self.shared.purges();
         // A disk that hangs must not fail a request that the origin can answer.
         let Ok(stored) = timeout(DISK_PATIENCE, disk.get(&self.key)).await else {
             tracing::warn!(tile = %self.coord, "the disk did not answer; asking the origin");
             return None;
         };
         let held = self.shared.promote(self.key, stored?);
+        if self.shared.purges() != before {
+            // What was read may be what the purge dropped; a fill that it withdrew is to blame itself.
+            if let Some(memory) = &parts.memory {
+                memory.invalidate(self.key);
+            }
+            return None;
+        }
         (!self.withdrawn().await).then_some((held, Tier::Disk))
     }
 
@@ -154,6 +162,12 @@ impl Fill {
                 return Err(OriginError::new(OriginErrorKind::Server, odd));
             }
         };
+        if self.withdrawn.is_set() {
+            // The purge is over, or nearly so: nothing is stored only to be dropped again.
+            let status = status(held, found, false);
+            let held = Held::new(stored);
+            return Ok(Served { held, status });
+        }
         if let Some(disk) = &self.shared.parts.disk {
             match found {
                 Revalidation::NotModified => disk.touch(self.key, now),
@@ -164,21 +178,14 @@ impl Fill {
             }
         }
         let kept = self.shared.parts.memory.is_some() || self.shared.parts.disk.is_some();
-        let served = self.shared.admit(self.key, stored);
-        let stored = kept && !self.withdrawn().await;
-        let status = match held {
-            None => CacheStatus::Fetched {
-                stored,
-                collapsed: false,
-            },
-            Some(_) => CacheStatus::Revalidated {
-                found,
-                collapsed: false,
-            },
+        let served = match (found, held) {
+            (Revalidation::NotModified, Some(held)) => self.shared.confirm(self.key, held, now),
+            _ => self.shared.admit(self.key, stored),
         };
+        let stored = kept && !self.withdrawn().await;
         Ok(Served {
             held: served,
-            status,
+            status: status(held, found, stored),
         })
     }
 
@@ -210,15 +217,26 @@ impl Fill {
         if !self.withdrawn.is_set() {
             return false;
         }
-        if let Some(memory) = &self.shared.parts.memory {
-            memory.invalidate(self.key);
-        }
+        // The disk first and memory last, as a purge does: nobody can bring the old tile from there then,
+        // and who just did finds that a purge came.
         if let Some(disk) = self.shared.parts.disk.clone() {
             // It writes the invalidation down before it returns, which may wait for the disk.
             let key = self.key;
             let _ = tokio::task::spawn_blocking(move || disk.invalidate(&key)).await;
         }
+        self.shared.purge_came();
+        if let Some(memory) = &self.shared.parts.memory {
+            memory.invalidate(self.key);
+        }
         true
+    }
+}
+
+fn status(held: Option<&Held>, found: Revalidation, stored: bool) -> CacheStatus {
+    let collapsed = false;
+    match held {
+        None => CacheStatus::Fetched { stored, collapsed },
+        Some(_) => CacheStatus::Revalidated { found, collapsed },
     }
 }
 

@@ -100,25 +100,35 @@ impl MemoryTier {
     /// Stores a response and gives it back as it is held. Its body is copied, into memory of its own
     /// size: what it came in may be larger, and need not stay for its sake.
     pub fn put(&self, key: TileKey, stored: Stored) -> Held {
-        let held = self.hold(stored);
+        let held = self.hold(key, stored);
         self.cache
             .insert(MemoryKey::tile(key), held.entry().clone());
         held
     }
 
     /// An entry for a response, its body shared where another tile has the same.
-    fn hold(&self, stored: Stored) -> Held {
+    fn hold(&self, key: TileKey, stored: Stored) -> Held {
         if let Stored::Tile(tile) = &stored
-            && let Some(shared) = self.share(tile.content, &tile.body)
+            && let Some(shared) = self.share(key, tile.content, &tile.body)
         {
             return Held::with_shared(Entry::reference(stored), shared);
         }
         Held::whole(Entry::whole(stored))
     }
 
+    /// Takes the tile under this key for confirmed at `now`, if it has this content: nothing is copied.
+    pub fn confirm(&self, key: TileKey, content: ContentHash, now: Timestamp) -> Option<Held> {
+        let held = self.lookup(key)?;
+        if held.is_absence() || held.content() != content {
+            return None;
+        }
+        held.confirm(now);
+        Some(held)
+    }
+
     /// Stores a response that the disk had, unless a newer one is there, and gives it back.
     pub fn promote(&self, key: TileKey, stored: Stored) -> Held {
-        let held = self.hold(stored);
+        let held = self.hold(key, stored);
         self.cache
             .entry(MemoryKey::tile(key))
             .and_compute_with(|current| {
@@ -134,14 +144,14 @@ impl MemoryTier {
     }
 
     /// The one copy of a body that several tiles have, or `None` while only one is known to have it.
-    fn share(&self, content: ContentHash, body: &[u8]) -> Option<Arc<Entry>> {
+    fn share(&self, key: TileKey, content: ContentHash, body: &[u8]) -> Option<Arc<Entry>> {
         if body.len() < SHARE_FROM {
             return None;
         }
         if let Some(one) = self.shared_body(content) {
             return Some(one);
         }
-        self.seen.again(content).then(|| {
+        self.seen.elsewhere(content, key).then(|| {
             let one = Entry::of_body(content, body);
             self.cache.insert(MemoryKey::body(content), one.clone());
             one
@@ -252,12 +262,17 @@ impl SeenBodies {
         }
     }
 
-    /// Notes a body; whether it had been noted before.
-    fn again(&self, content: ContentHash) -> bool {
+    /// Notes a tile's body; whether it had been noted as another tile's. A tile that comes back, from disk or
+    /// from a purge, is no reason to share its body with itself.
+    fn elsewhere(&self, content: ContentHash, key: TileKey) -> bool {
+        const KEY_BITS: u32 = 12;
         let hash = u128::from_le_bytes(content.to_bytes());
-        let part = |shift: u32| u32::try_from(hash >> shift & 0xffff_ffff).unwrap_or(0);
-        let (place, mark) = (part(0) as usize % self.slots.len(), part(32));
-        self.slots[place].swap(mark, Ordering::Relaxed) == mark
+        let part = |number: u128| u32::try_from(number & 0xffff_ffff).unwrap_or(0);
+        let place = part(hash) as usize % self.slots.len();
+        let body = part(hash >> 32) >> KEY_BITS;
+        let mark = body << KEY_BITS | part(u128::from(key.spread())) >> (32 - KEY_BITS);
+        let before = self.slots[place].swap(mark, Ordering::Relaxed);
+        before >> KEY_BITS == body && before != mark
     }
 }
 
@@ -290,6 +305,32 @@ mod tests {
 
     fn body(n: u32) -> Vec<u8> {
         n.to_le_bytes().repeat(2048)
+    }
+
+    #[test]
+    fn a_tile_that_comes_back_does_not_share_its_body_with_itself() {
+        let tier = MemoryTier::new(1 << 20);
+        for _ in 0..3 {
+            tier.put(key(1), tile(body(7)));
+            tier.promote(key(1), tile(body(7)));
+            tier.invalidate(key(1));
+        }
+        tier.put(key(1), tile(body(7)));
+        tier.settle();
+        assert_eq!(tier.entries(), 1, "no entry for its body beside it");
+    }
+
+    #[test]
+    fn a_confirmation_moves_and_copies_nothing() {
+        let tier = MemoryTier::new(1 << 20);
+        let held = tier.put(key(1), tile(body(7)));
+        let later = NOW + std::time::Duration::from_mins(1);
+        let confirmed = tier.confirm(key(1), held.content(), later).unwrap();
+        assert_eq!(confirmed.body().as_ptr(), held.body().as_ptr());
+        assert_eq!(tier.lookup(key(1)).unwrap().validated_at(), later);
+        let other = ContentHash::of(b"another");
+        assert!(tier.confirm(key(1), other, later).is_none());
+        assert!(tier.confirm(key(2), held.content(), later).is_none());
     }
 
     #[test]

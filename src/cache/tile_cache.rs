@@ -320,11 +320,11 @@ impl Shared {
             return Some((held, Tier::Memory));
         }
         let disk = self.parts.disk.as_ref()?;
-        let before = self.purges.load(Ordering::Acquire);
+        let before = self.purges();
         match disk.try_get(&key) {
             TryGet::Hit(stored) => {
                 let held = self.promote(key, stored);
-                if self.purges.load(Ordering::Acquire) == before {
+                if self.purges() == before {
                     return Some((held, Tier::Disk));
                 }
                 // A purge came by: what was read may be what it dropped. Storing first and looking
@@ -344,6 +344,23 @@ impl Shared {
             Some(memory) => memory.promote(key, stored),
             None => Held::new(stored),
         }
+    }
+
+    /// How many purges have come so far; what was read from disk before one may be what it dropped.
+    pub(super) fn purges(&self) -> u64 {
+        self.purges.load(Ordering::Acquire)
+    }
+
+    /// Whoever has read the disk and not yet looked whether a purge came will find that one did.
+    pub(super) fn purge_came(&self) {
+        self.purges.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The origin confirmed what is held: in memory only the time of that changes, where it is there.
+    pub(super) fn confirm(&self, key: TileKey, held: &Held, now: Timestamp) -> Held {
+        let memory = self.parts.memory.as_ref();
+        let there = memory.and_then(|memory| memory.confirm(key, held.content(), now));
+        there.unwrap_or_else(|| self.admit(key, held.confirmed_at(now)))
     }
 
     /// Puts a response into memory, where there is a memory tier.
@@ -394,7 +411,7 @@ impl Shared {
             Purge::Hard => disk.invalidate_matching(matches),
             Purge::Soft => disk.expire_matching(matches, stale_since),
         });
-        self.purges.fetch_add(1, Ordering::AcqRel);
+        self.purge_came();
         self.flights.forget(matches);
         let memory = self.parts.memory.as_ref().map_or(0, |memory| match purge {
             Purge::Hard => memory.remove_matching(matches),

@@ -18,12 +18,25 @@ use tokio::sync::oneshot;
 
 use super::body::Body;
 use super::server::Server;
+use crate::shutdown::Trigger;
 
 /// Connections that the kernel keeps for a socket until they are accepted.
 const BACKLOG: i32 = 1024;
 
 /// What still runs on a core's runtime when its connections have ended: nothing that anybody waits for.
 const RUNTIME_GRACE: Duration = Duration::from_millis(100);
+
+/// Hashing passwords, decoding tiles and writing down log-outs, for one core.
+const BLOCKING_THREADS: usize = 8;
+
+/// Why serving ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CoresEnded {
+    /// At the shutdown.
+    AsAsked,
+    /// A core did not start, or ended before.
+    ByThemselves,
+}
 
 /// The listening sockets, one a core.
 #[derive(Debug)]
@@ -61,19 +74,22 @@ impl Cores {
         self.address
     }
 
-    /// Serves on every core until `server` has ended on all.
-    pub async fn run<S, F>(self, server: Server, service: S)
+    /// Serves on every core until `server` has ended on all, which it does at the shutdown alone: a core
+    /// that ends by itself asks for the shutdown of the whole, since what it listened on is not served.
+    pub async fn run<S, F>(self, server: Server, shutdown: &Trigger, service: S) -> CoresEnded
     where
         S: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        let mut ends = Vec::new();
+        let asked = server.shutdown.clone();
+        let (mut ends, mut outcome) = (Vec::new(), CoresEnded::AsAsked);
         for (core, listener) in self.listeners.into_iter().enumerate() {
             let (server, service) = (server.clone(), service.clone());
             let (ended, end) = oneshot::channel::<()>();
             let serve = move || {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
+                    .max_blocking_threads(BLOCKING_THREADS)
                     .build();
                 match runtime {
                     Ok(runtime) => {
@@ -87,13 +103,32 @@ impl Cores {
             let thread = thread::Builder::new().name(format!("tilekeep-core-{core}"));
             match thread.spawn(serve) {
                 Ok(_) => ends.push(end),
-                Err(error) => tracing::error!(%error, "a core's thread did not start"),
+                Err(error) => {
+                    tracing::error!(%error, "a core's thread did not start");
+                    outcome = CoresEnded::ByThemselves;
+                    shutdown.fire();
+                }
             }
         }
-        for end in ends {
-            // Nothing is ever sent: the sender goes when the thread has ended, panicking or not.
-            let _ = end.await;
+        // Nothing is ever sent: the sender goes when the thread has ended, panicking or not.
+        let ends = ends.into_iter().map(|end| {
+            let (asked, shutdown) = (asked.clone(), shutdown.clone());
+            tokio::spawn(async move {
+                let _ = end.await;
+                if asked.is_asked() {
+                    return CoresEnded::AsAsked;
+                }
+                tracing::error!("a core has ended by itself; ending the whole");
+                shutdown.fire();
+                CoresEnded::ByThemselves
+            })
+        });
+        for end in ends.collect::<Vec<_>>() {
+            if !matches!(end.await, Ok(CoresEnded::AsAsked)) {
+                outcome = CoresEnded::ByThemselves;
+            }
         }
+        outcome
     }
 }
 

@@ -84,30 +84,40 @@ pub(super) async fn purge(
         Ok(request) => request,
         Err(error) => return problem(&HttpError::BadPurge(error.to_string())),
     };
+    // In a task of its own: an operator who hangs up has purged all the same, here and on other nodes.
+    let report = match tokio::spawn(purge_everywhere(parts, request)).await {
+        Ok(Ok(report)) => report,
+        Ok(Err(refused)) => return problem(&refused),
+        // The runtime is ending: nobody waits for this answer any more.
+        Err(_) => return problem(&HttpError::Internal),
+    };
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    (headers, serde_json::to_string(&report).unwrap_or_default()).into_response()
+}
+
+/// Purges here, and has other nodes do the same.
+async fn purge_everywhere(
+    parts: Arc<AdminParts>,
+    request: PurgeRequest,
+) -> Result<PurgeReport, HttpError> {
     let (cache, tilesets) = (parts.cache.clone(), parts.tilesets.clone());
     // Looking at every entry takes a while.
     let purged = tokio::task::spawn_blocking(move || {
         let applied = apply(&cache, &tilesets, &request);
         (request, applied)
     });
-    let (request, mut report) = match purged.await {
-        Ok((request, Ok(report))) => (request, report),
-        Ok((request, Err(refusal))) => {
-            return problem(&HttpError::BadPurge(said(&parts, &request, refusal)));
-        }
-        // The runtime is ending: nobody waits for this answer any more.
-        Err(_) => return problem(&HttpError::Internal),
-    };
+    let (request, applied) = purged.await.map_err(|_| HttpError::Internal)?;
+    let mut report =
+        applied.map_err(|refusal| HttpError::BadPurge(said(&parts, &request, refusal)))?;
     log(&request, &report, "this node");
     if let Some(others) = &parts.others {
         let request = serde_json::to_string(&request).unwrap_or_default();
         report.cluster = Some(others.purge(request).await);
     }
-    let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    ];
-    (headers, serde_json::to_string(&report).unwrap_or_default()).into_response()
+    Ok(report)
 }
 
 /// Purges. It looks at every entry, and waits for a disk tier that is just starting: blocking.

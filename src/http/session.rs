@@ -26,8 +26,8 @@ use super::problem::HttpError;
 use super::public::Caller;
 use super::site::{Peer, Site, html, problem};
 use crate::auth::{
-    AuthError, BeginError, Claims, Grants, IssuedSession, LoginError, RenewError, Secret, Session,
-    bearer_token, session_tokens_from_cookies,
+    AuthError, BeginError, Claims, EndError, Grants, IssuedSession, LoginError, RenewError, Secret,
+    Session, bearer_token, session_tokens_from_cookies,
 };
 use crate::clock::Timestamp;
 use crate::metrics::LoginWay;
@@ -234,13 +234,22 @@ pub(super) async fn log_out(
     let now = site.parts.clock.now();
     match site.writer(peer, &headers, now) {
         Ok(caller) => {
-            for session in site.carried(caller, peer, &headers, now) {
-                if let Err(error) = site.parts.sessions.end(&session, now).await {
-                    // The person must not believe that it has ended.
-                    tracing::error!(%error, "a session could not be ended");
-                    return problem(&HttpError::Internal);
+            let carried = site.carried(caller, peer, &headers, now);
+            let sessions = site.parts.sessions.clone();
+            // In a task of its own: a browser that leaves the page as it logs out hangs up, and that must not
+            // leave some of them, or other nodes, with a session that its person has ended.
+            let ending = tokio::spawn(async move {
+                for session in carried {
+                    sessions.end(&session, now).await?;
+                    tracing::info!(user = %session.sub().escape_debug(), "logged out");
                 }
-                tracing::info!(user = %session.sub().escape_debug(), "logged out");
+                Ok::<_, EndError>(())
+            });
+            let ended = ending.await.unwrap_or(Err(EndError::Stopping));
+            if let Err(error) = ended {
+                // The person must not believe that it has ended.
+                tracing::error!(%error, "a session could not be ended");
+                return problem(&HttpError::Internal);
             }
         }
         // A cookie that is dead already still has to go, and what it had let in.

@@ -173,7 +173,7 @@ pub async fn launch(config: Config, provided: Provided) -> Running {
     let clock = provided.clock.clone();
     let app = App::start(config, provided).await.unwrap();
     let (addresses, trigger) = (app.addresses(), app.trigger());
-    let served = tokio::spawn(app.run());
+    let served = tokio::spawn(async move { app.run().await.unwrap() });
     let client = Client::builder(TokioExecutor::new()).build_http();
     Running {
         addresses,

@@ -276,6 +276,14 @@ impl Held {
             .store(now.millis() << 3 | place as u64, Ordering::Relaxed);
     }
 
+    /// The origin said at `now` that this is right.
+    pub(super) fn confirm(&self, now: Timestamp) {
+        self.entry
+            .validated_at
+            .store(now.millis(), Ordering::Relaxed);
+        self.entry.last_failure.store(0, Ordering::Relaxed);
+    }
+
     /// When and how a revalidation last failed.
     pub fn failure(&self) -> Option<(Timestamp, OriginErrorKind)> {
         let packed = self.entry.last_failure.load(Ordering::Relaxed);
