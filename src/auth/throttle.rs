@@ -173,6 +173,13 @@ impl Throttle {
         tables.addresses.spend(ADDRESS, address, now);
     }
 
+    /// Takes back one failure of an address: it was none.
+    pub fn forgive(&self, from: IpAddr) {
+        let address = self.address(from);
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.addresses.give_back(ADDRESS, address);
+    }
+
     fn address(&self, from: IpAddr) -> u64 {
         xxh3_64_with_seed(&places(from).0.octets(), self.seed)
     }

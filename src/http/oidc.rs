@@ -275,18 +275,19 @@ async fn arrive(
     now: Timestamp,
 ) -> Result<Response, Refusal> {
     let client = site.parts.front.client(peer, headers);
-    // Each try is a request to the provider, and who has set out once could come back with any code.
+    // Each try is a request to the provider, and who has set out once could come back with any code. It is
+    // counted before, and given back where it was no guess: who hangs up meanwhile has tried all the same.
     site.throttle
-        .ask(client, now)
+        .stray(client, now)
         .map_err(|throttled| Refusal::Throttled(throttled.retry_after))?;
     if let Some(error) = &callback.error {
-        site.throttle.failed(client, now);
         return Err(Refusal::Said(known_word(error)));
     }
     let Some(code) = &callback.code else {
         return Err(Refusal::NotUnderWay);
     };
     let Ok(_turn) = login.redeeming.try_acquire() else {
+        site.throttle.forgive(client);
         return Err(Refusal::Busy);
     };
     let returned = Returned {
@@ -300,11 +301,12 @@ async fn arrive(
         .finish(under_way, returned, &redirect_uri, now)
         .await;
     let identity = finished.map_err(|error| {
-        if !matches!(error, OidcError::Unreachable { .. }) {
-            site.throttle.failed(client, now);
+        if matches!(error, OidcError::Unreachable { .. }) {
+            site.throttle.forgive(client);
         }
         Refusal::Provider(error)
     })?;
+    site.throttle.forgive(client);
     let person = Person {
         sub: &identity.sub,
         grants: &identity.grants,
