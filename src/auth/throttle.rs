@@ -130,11 +130,10 @@ impl Throttle {
         })
     }
 
-    /// Spends an attempt that can be nobody's (no account has such a name): of its address alone, as no
-    /// other bucket is to be filled with names of any length.
+    /// Spends an attempt that no account can be charged with: a name that can be nobody's, another issuer's token, a
+    /// return from an identity provider. Of its address alone; [`Throttle::forgive`] gives it back.
     pub fn stray(&self, from: IpAddr, now: Timestamp) -> Result<(), Throttled> {
-        let (address, _) = places(from);
-        let address = xxh3_64_with_seed(&address.octets(), self.seed);
+        let address = self.address(from);
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         let wait = tables.addresses.wait(ADDRESS, address, now);
         if !wait.is_zero() {
@@ -155,25 +154,7 @@ impl Throttle {
         known.insert(attempt.pair, now);
     }
 
-    /// Whether an address may try to exchange a token: only failures count, and together with those
-    /// at passwords. No account is named by a token that was not verified, so no account is locked.
-    pub fn ask(&self, from: IpAddr, now: Timestamp) -> Result<(), Throttled> {
-        let address = self.address(from);
-        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        match tables.addresses.wait(ADDRESS, address, now) {
-            Duration::ZERO => Ok(()),
-            wait => Err(Throttled::after(wait)),
-        }
-    }
-
-    /// Counts an exchange that failed.
-    pub fn failed(&self, from: IpAddr, now: Timestamp) {
-        let address = self.address(from);
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        tables.addresses.spend(ADDRESS, address, now);
-    }
-
-    /// Takes back one failure of an address: it was none.
+    /// Gives back what [`Throttle::stray`] took: it was no guess.
     pub fn forgive(&self, from: IpAddr) {
         let address = self.address(from);
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);

@@ -112,7 +112,7 @@ impl Fill {
         };
         let held = self.shared.promote(self.key, stored?);
         if self.shared.purges() != before {
-            // What was read may be what the purge dropped; a fill that it withdrew is to blame itself.
+            // What was read may be what that purge dropped: out of memory again, and the origin is asked.
             if let Some(memory) = &parts.memory {
                 memory.invalidate(self.key);
             }

@@ -25,7 +25,9 @@ pub(super) async fn exchange(
 ) -> Response {
     let client = site.parts.front.client(peer, headers);
     let metrics = &site.parts.metrics;
-    if let Err(throttled) = site.throttle.ask(client, now) {
+    // Counted before the keys are asked for, and given back where it was no guess: who hangs up meanwhile has
+    // tried all the same.
+    if let Err(throttled) = site.throttle.stray(client, now) {
         metrics.login_failures.inc(LoginWay::Issuer);
         tracing::debug!(%client, reason = "throttled", "a token was not exchanged");
         return problem(&HttpError::TooMany {
@@ -40,13 +42,14 @@ pub(super) async fn exchange(
             if matches!(error, IssuerError::KeysUnavailable { .. }) {
                 // Not its fault; and a line each would let anybody fill the log while that lasts.
                 tracing::debug!(%client, reason, "a token was not exchanged");
+                site.throttle.forgive(client);
             } else {
                 tracing::warn!(%client, reason, "a token was not exchanged");
-                site.throttle.failed(client, now);
             }
             return problem(&refusal(error));
         }
     };
+    site.throttle.forgive(client);
     let (user, issuer) = (identity.sub.escape_debug(), identity.issuer.escape_debug());
     let person = Person {
         sub: &identity.sub,
