@@ -26,8 +26,10 @@ mod oidc;
 mod origin_contract;
 #[cfg(feature = "demo")]
 mod origin_s3;
+mod peers;
 mod quota_simulation;
 mod quotas;
+mod real_servers;
 mod script;
 mod sessions;
 mod snippets;
