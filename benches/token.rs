@@ -68,6 +68,7 @@ fn quotas() -> Quotas {
         requests_per_second: NonZeroU32::new(1_000_000_000),
         burst: NonZeroU32::new(1_000_000_000),
         distinct_tiles_per_hour: NonZeroU32::new(20_000),
+        background: false,
     };
     Quotas::new(vec![viewer]).expect("randomness")
 }

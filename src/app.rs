@@ -30,13 +30,15 @@ use crate::auth::{
 };
 use crate::aws::{AwsError, CredentialSource, Identities, Timing};
 use crate::cache::{
-    DiskOpenError, DiskSettings, DiskTier, FreshnessPolicy, MemoryTier, TileCache, TileCacheParts,
+    DiskOpenError, DiskSettings, DiskTier, FreshnessPolicy, MemoryTier, Speculation, TileCache,
+    TileCacheParts,
 };
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::http::admin::{self, AdminParts};
+use crate::http::background::Background;
 use crate::http::body::Body;
-use crate::http::cores::{Cores, CoresEnded};
+use crate::http::cores::{self, Cores, CoresEnded};
 use crate::http::cors::Cors;
 use crate::http::front::{Front, FrontSettings};
 use crate::http::places::{ConnectionLimits, Places};
@@ -211,6 +213,7 @@ impl App {
             front: front(&config, addresses)?,
             cache: cache.clone(),
             cors: cors(&config),
+            background: Background::new(cores::count()),
             missing: config.cache.missing,
             clock: clock.clone(),
             metrics: metrics.clone(),
@@ -373,6 +376,7 @@ async fn tile_cache(
             missing: cache.missing,
         },
         deadline: config.origin.deadline,
+        speculation: (config.origin.speculative > 0).then(|| Speculation::new(metrics.clone())),
         clock,
         metrics,
     };
@@ -438,6 +442,7 @@ fn quotas(config: &Config, metrics: &Metrics) -> Result<Quotas, NoRandomness> {
             requests_per_second: class.requests_per_second,
             burst: class.burst,
             distinct_tiles_per_hour: class.distinct_tiles_per_hour,
+            background: class.background,
         }
     };
     Quotas::new(config.quotas.iter().map(class).collect())

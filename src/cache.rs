@@ -8,6 +8,7 @@ mod fill;
 mod flight;
 mod freshness;
 mod memory;
+mod speculation;
 mod stored;
 mod tile_cache;
 
@@ -17,6 +18,7 @@ pub use disk::{
 };
 pub use freshness::{Assessment, Confirmed, Freshness, FreshnessPolicy};
 pub use memory::{Held, MemoryTier};
+pub use speculation::Speculation;
 pub use stored::{ContentHash, Stored, StoredAbsence, StoredTile};
 pub use tile_cache::{
     CacheStatus, Explained, Purge, Purged, Revalidation, Served, TileCache, TileCacheParts, Wanted,

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod assets;
+pub mod background;
 pub mod body;
 mod cache_control;
 mod cache_status;

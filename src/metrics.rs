@@ -194,6 +194,8 @@ pub struct Metrics {
     pub logins: CounterBy<LoginWay>,
     /// Requests to identity providers.
     pub identity_requests: CounterBy<IdentityAnswer>,
+    /// Guesses at what will be wanted next.
+    pub guesses: CounterBy<Guess>,
     /// Refusals by quota class and limit.
     pub quota_refusals: CounterByName,
     /// People whose spending is remembered.
@@ -299,6 +301,12 @@ impl Metrics {
                 r,
                 "tilekeep_identity_requests_total",
                 "Requests to identity providers, by how they ended.",
+                "outcome",
+            ),
+            guesses: CounterBy::new(
+                r,
+                "tilekeep_guesses_total",
+                "Tiles fetched before anybody asked for them, by what became of it.",
                 "outcome",
             ),
             quota_refusals: CounterByName::new(

@@ -8,6 +8,7 @@ mod encoding;
 pub mod failing;
 pub mod limits;
 pub mod s3;
+mod urgency;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use self::urgency::{Lane, Urgency};
 use crate::tile::{Scale, TileCoord, Tileset};
 
 /// How a stored tile's bytes are encoded (RFC 9110 §8.4.1), found by looking at them.
@@ -65,6 +67,8 @@ pub struct OriginRequest {
     pub validator: Option<OriginValidator>,
     /// How long the answer may take, retries included.
     pub deadline: Duration,
+    /// Who waits for it.
+    pub urgency: Urgency,
 }
 
 /// A tile as the origin had it, whole.

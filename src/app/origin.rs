@@ -63,7 +63,10 @@ pub(super) async fn s3_origin(
             "no AWS credentials after {CREDENTIALS_PATIENCE:?}: starting without; what is cached can be answered"
         );
     }
-    let limits = LimitSettings::new(config.origin.concurrency);
+    let limits = LimitSettings {
+        speculative: config.origin.speculative,
+        ..LimitSettings::new(config.origin.concurrency)
+    };
     Ok((Arc::new(Limited::new(origin, limits)), identities))
 }
 

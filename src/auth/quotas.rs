@@ -61,11 +61,16 @@ pub struct QuotaClass {
     pub burst: Option<NonZeroU32>,
     /// Different tiles within any hour.
     pub distinct_tiles_per_hour: Option<NonZeroU32>,
+    /// Whether these are jobs, which give way to people.
+    pub background: bool,
 }
 
 impl QuotaClass {
-    fn is_unlimited(&self) -> bool {
-        self.requests_per_second.is_none() && self.distinct_tiles_per_hour.is_none()
+    /// Whether there is nothing to know of its people.
+    fn is_plain(&self) -> bool {
+        self.requests_per_second.is_none()
+            && self.distinct_tiles_per_hour.is_none()
+            && !self.background
     }
 
     fn burst_size(&self, per_second: NonZeroU32) -> NonZeroU32 {
@@ -138,7 +143,7 @@ impl Quotas {
         self.classes.is_empty() || self.names().any(|name| name == class)
     }
 
-    /// What a session of this person and this class spends; `None` where nothing is limited. Takes a lock:
+    /// What a session of this person and this class spends; `None` where the class says nothing. Takes a lock:
     /// for a session's first request.
     pub fn spender(
         &self,
@@ -153,7 +158,7 @@ impl Quotas {
                 Some(named.ok_or(AuthError::UnknownQuota)?)
             }
         };
-        let Some(class) = class.filter(|class| !class.is_unlimited()) else {
+        let Some(class) = class.filter(|class| !class.is_plain()) else {
             return Ok(None);
         };
         // No class has a NUL in its name.

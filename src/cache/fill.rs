@@ -15,7 +15,7 @@ use super::memory::Held;
 use super::stored::{Stored, StoredAbsence, StoredTile};
 use super::tile_cache::{CacheStatus, Filled, Revalidation, Served, Shared};
 use crate::metrics::{OriginOutcome, TierLabel as Tier};
-use crate::origin::{OriginError, OriginErrorKind, OriginReply, OriginRequest};
+use crate::origin::{Lane, OriginError, OriginErrorKind, OriginReply, OriginRequest, Urgency};
 use crate::tile::{Scale, TileCoord, TileKey, Tileset};
 
 /// How long a fill waits for the disk before it asks the origin instead.
@@ -45,6 +45,8 @@ pub(super) struct Fill {
     pub(super) purpose: Purpose,
     /// Whether a purge has taken back what it may bring.
     pub(super) withdrawn: Withdrawn,
+    /// Who waits for it.
+    pub(super) urgency: Urgency,
 }
 
 impl Fill {
@@ -60,7 +62,8 @@ impl Fill {
             Err(OriginError::new(OriginErrorKind::Deadline, late))
         });
         parts.metrics.fills_in_flight.dec();
-        if self.purpose == Purpose::Answer {
+        // How long people wait: what jobs and guesses take says nothing of that.
+        if self.purpose == Purpose::Answer && self.urgency.lane() == Lane::Interactive {
             parts.metrics.observe_fill(begun.elapsed());
         }
         filled
@@ -129,6 +132,7 @@ impl Fill {
             scale: self.scale,
             validator: held.and_then(Held::validator),
             deadline: parts.deadline,
+            urgency: self.urgency.clone(),
         };
         // It keeps its deadline by itself. One that does not is a failing origin like any other.
         let reply = timeout(parts.deadline * 2, self.shared.origin.fetch(request)).await;
@@ -136,6 +140,13 @@ impl Fill {
             let late = "no answer within twice the origin's deadline";
             Err(OriginError::new(OriginErrorKind::Deadline, late))
         });
+        if let (Err(error), Some(speculation)) = (&reply, &parts.speculation)
+            && (error.kind, self.urgency.lane()) == (OriginErrorKind::HeldBack, Lane::Speculative)
+        {
+            // Nobody was refused anything.
+            speculation.held_back(self.key);
+            return reply;
+        }
         parts.metrics.origin.inc(outcome(&reply));
         if let Ok(OriginReply::Found(tile)) = &reply {
             parts.metrics.origin_bytes.inc_by(tile.body.len() as u64);

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::origin::{Lane, Urgency};
 use crate::tile::TileKey;
 
 const SHARDS: usize = 16;
@@ -25,6 +26,7 @@ struct Flight<T> {
     /// Tells this flight from a later one under the same key.
     number: u64,
     withdrawn: Withdrawn,
+    urgency: Urgency,
 }
 
 /// Whether a purge took a flight off the table: what it brings must not be kept.
@@ -77,14 +79,20 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         }
     }
 
-    /// Joins the flight for `key`, or starts one with `fill`.
-    pub fn join<F>(self: &Arc<Self>, key: TileKey, fill: impl FnOnce(Withdrawn) -> F) -> Ticket<T>
+    /// Joins the flight for `key`, which is then as urgent as `lane` at least, or starts one with `fill`.
+    pub fn join<F>(
+        self: &Arc<Self>,
+        key: TileKey,
+        lane: Lane,
+        fill: impl FnOnce(Withdrawn, Urgency) -> F,
+    ) -> Ticket<T>
     where
         F: Future<Output = T> + Send + 'static,
     {
         let mut shard = self.shard(key);
         let (table, numbers) = &mut *shard;
         if let Some(flight) = table.get(&key) {
+            flight.urgency.join(lane);
             return Ticket {
                 result: flight.result.clone(),
                 collapsed: true,
@@ -95,10 +103,12 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         *numbers += 1;
         let number = *numbers;
         let withdrawn = Withdrawn::default();
+        let urgency = Urgency::new(lane);
         let flight = Flight {
             result: result.clone(),
             number,
             withdrawn: withdrawn.clone(),
+            urgency: urgency.clone(),
         };
         table.insert(key, flight);
         drop(shard);
@@ -108,7 +118,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
             key,
             number,
         };
-        let fill = fill(withdrawn);
+        let fill = fill(withdrawn, urgency);
         self.runtime.spawn(async move {
             let result = fill.await;
             // Off the table first: who comes now finds the result in the cache.
@@ -204,6 +214,13 @@ mod tests {
         )
     }
 
+    fn join<T: Clone + Send + Sync + 'static>(
+        flights: &Arc<Flights<T>>,
+        fill: impl Future<Output = T> + Send + 'static,
+    ) -> Ticket<T> {
+        flights.join(key(), Lane::Interactive, |_, _| fill)
+    }
+
     #[tokio::test]
     async fn a_thousand_requests_make_one_fill_whoever_hangs_up() {
         let flights = Arc::new(Flights::new());
@@ -212,7 +229,7 @@ mod tests {
         let mut tickets = Vec::new();
         for _ in 0..1000 {
             let (fills, mut gate) = (fills.clone(), gate.clone());
-            tickets.push(flights.join(key(), |_| async move {
+            tickets.push(join(&flights, async move {
                 fills.fetch_add(1, Ordering::SeqCst);
                 gate.wait_for(|open| *open).await.map(|_| ()).ok();
                 7
@@ -236,21 +253,21 @@ mod tests {
     #[tokio::test]
     async fn a_fill_that_panics_fails_its_waiters_and_blocks_nobody() {
         let flights = Arc::new(Flights::<u8>::new());
-        let ticket = flights.join(key(), |_| async { panic!("a fill that dies, on purpose") });
+        let ticket = join(&flights, async { panic!("a fill that dies, on purpose") });
         assert_eq!(ticket.landed().await, None);
-        assert_eq!(flights.join(key(), |_| async { 1 }).landed().await, Some(1));
+        assert_eq!(join(&flights, async { 1 }).landed().await, Some(1));
     }
 
     #[tokio::test]
     async fn who_comes_after_a_purge_starts_anew() {
         let flights = Arc::new(Flights::new());
         let (open, mut gate) = watch::channel(false);
-        let old = flights.join(key(), |_| async move {
+        let old = join(&flights, async move {
             gate.wait_for(|open| *open).await.map(|_| ()).ok();
             "old"
         });
         flights.forget(|_| true);
-        let new = flights.join(key(), |_| async { "new" });
+        let new = join(&flights, async { "new" });
         assert!(!new.collapsed);
         open.send_replace(true);
         assert_eq!(
@@ -264,14 +281,14 @@ mod tests {
     async fn a_flight_that_was_given_up_is_joined_by_nobody() {
         let flights = Arc::new(Flights::new());
         let (_open, mut gate) = watch::channel(false);
-        let stuck = flights.join(key(), |_| async move {
+        let stuck = join(&flights, async move {
             gate.wait_for(|open| *open).await.map(|_| ()).ok();
             "late"
         });
         flights.give_up(key(), stuck.number + 1);
         assert!(flights.contains(key()), "another one");
         flights.give_up(key(), stuck.number);
-        let new = flights.join(key(), |_| async { "new" });
+        let new = join(&flights, async { "new" });
         assert!(!new.collapsed);
         flights.give_up(key(), stuck.number);
         assert_eq!(new.landed().await, Some("new"));

@@ -92,6 +92,11 @@ impl MemoryTier {
         Some(Held::whole(entry))
     }
 
+    /// Whether a key is there, which says nothing of how often it is wanted.
+    pub fn contains(&self, key: TileKey) -> bool {
+        self.cache.contains_key(&MemoryKey::tile(key))
+    }
+
     fn shared_body(&self, content: ContentHash) -> Option<Arc<Entry>> {
         let found = self.cache.get(&MemoryKey::body(content))?;
         (found.content() == content).then_some(found)

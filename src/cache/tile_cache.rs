@@ -16,10 +16,11 @@ use super::fill::{Fill, Purpose};
 use super::flight::Flights;
 use super::freshness::{Assessment, FAILURE_PAUSE, Freshness, FreshnessPolicy};
 use super::memory::{Held, MemoryTier};
+use super::speculation::Speculation;
 use super::stored::Stored;
 use crate::clock::{Clock, Timestamp};
 use crate::metrics::{Metrics, TierLabel as Tier};
-use crate::origin::{Origin, OriginError, OriginErrorKind};
+use crate::origin::{Lane, Origin, OriginError, OriginErrorKind};
 use crate::tile::{Scale, TileCoord, TileKey, Tileset};
 
 /// How much longer than a fill may take its waiters wait for it.
@@ -125,6 +126,8 @@ pub struct TileCacheParts {
     pub policy: FreshnessPolicy,
     /// For one tile from the origin, retries included.
     pub deadline: Duration,
+    /// Whether neighbours are fetched before they are asked for.
+    pub speculation: Option<Speculation>,
     /// The time.
     pub clock: Clock,
     /// Where outcomes are counted.
@@ -164,52 +167,84 @@ impl TileCache {
     }
 
     /// Answers from what is at hand, without waiting for anything; `None` where only a fill can tell.
-    pub fn lookup(&self, wanted: Wanted<'_>, now: Timestamp) -> Option<Served> {
+    pub fn lookup(&self, wanted: Wanted<'_>, lane: Lane, now: Timestamp) -> Option<Served> {
         let key = wanted.key();
         let (held, tier) = self.shared.at_hand(key)?;
         let served = self.shared.judge(held, tier, now)?;
-        self.revalidate_if_stale(&served, wanted, now);
+        self.revalidate_if_stale(&served, wanted, lane, now);
+        if let Some(speculation) = &self.shared.parts.speculation
+            && lane == Lane::Interactive
+            && speculation.came_true(key)
+        {
+            self.look_ahead(speculation, wanted);
+        }
         Some(served)
     }
 
-    /// Answers from what is at hand or by a fill.
+    /// Answers from what is at hand or by a fill, to somebody who looks at a map.
     pub async fn get(&self, wanted: Wanted<'_>) -> Filled {
         let now = self.shared.parts.clock.now();
-        match self.lookup(wanted, now) {
+        match self.lookup(wanted, Lane::Interactive, now) {
             Some(served) => Ok(served),
-            None => self.fill(wanted, now).await,
+            None => self.fill(wanted, Lane::Interactive, now).await,
         }
     }
 
     /// Fills a tile that [`TileCache::lookup`] could not answer.
-    pub async fn fill(&self, wanted: Wanted<'_>, now: Timestamp) -> Filled {
-        let ticket = self.start(wanted, Purpose::Answer);
+    pub async fn fill(&self, wanted: Wanted<'_>, lane: Lane, now: Timestamp) -> Filled {
+        let mut filled = self.join(wanted, lane).await;
+        if let (Err(error), true) = &filled
+            && (error.kind, lane) == (OriginErrorKind::HeldBack, Lane::Interactive)
+        {
+            // It was a job's or a guess's fetch that was held back, before it was known who joins it.
+            filled = self.join(wanted, lane).await;
+        }
+        let (served, collapsed) = filled;
+        let mut served = served?;
+        if collapsed {
+            served.status = served.status.joined();
+        }
+        self.revalidate_if_stale(&served, wanted, lane, now);
+        if let Some(speculation) = &self.shared.parts.speculation
+            && lane == Lane::Interactive
+            && matches!(served.status, CacheStatus::Fetched { .. })
+        {
+            speculation.came_true(wanted.key());
+            self.look_ahead(speculation, wanted);
+        }
+        Ok(served)
+    }
+
+    /// Joins the tile's fill or starts one, and waits for it; and whether it was another's.
+    async fn join(&self, wanted: Wanted<'_>, lane: Lane) -> (Filled, bool) {
+        let ticket = self.start(wanted, Purpose::Answer, lane);
         let collapsed = ticket.collapsed;
         // A fill ends by itself in that time, unless its thread is held up.
         let patience = super::fill::longest(self.shared.parts.deadline) + LATE;
         let flight = ticket.number;
-        let mut served = match timeout(patience, ticket.landed()).await {
-            Ok(Some(filled)) => filled?,
+        let filled = match timeout(patience, ticket.landed()).await {
+            Ok(Some(filled)) => filled,
             Ok(None) => {
                 let died = "the fill's task ended without a result";
-                return Err(OriginError::new(OriginErrorKind::Server, died));
+                Err(OriginError::new(OriginErrorKind::Server, died))
             }
             Err(_) => {
                 self.shared.flights.give_up(wanted.key(), flight);
                 let late = "the fill did not end when its time was over";
-                return Err(OriginError::new(OriginErrorKind::Deadline, late));
+                Err(OriginError::new(OriginErrorKind::Deadline, late))
             }
         };
-        if collapsed {
-            served.status = served.status.joined();
-        }
-        self.revalidate_if_stale(&served, wanted, now);
-        Ok(served)
+        (filled, collapsed)
     }
 
-    fn start(&self, wanted: Wanted<'_>, purpose: Purpose) -> super::flight::Ticket<Filled> {
+    fn start(
+        &self,
+        wanted: Wanted<'_>,
+        purpose: Purpose,
+        lane: Lane,
+    ) -> super::flight::Ticket<Filled> {
         let key = wanted.key();
-        self.shared.flights.join(key, |withdrawn| {
+        self.shared.flights.join(key, lane, |withdrawn, urgency| {
             let fill = Fill {
                 shared: self.shared.clone(),
                 tileset: wanted.tileset.clone(),
@@ -218,17 +253,29 @@ impl TileCache {
                 key,
                 purpose,
                 withdrawn,
+                urgency,
             };
             fill.run()
         })
     }
 
+    /// Fetches a tile's neighbours that no tier has, where the origin has room for guesses.
+    fn look_ahead(&self, speculation: &Speculation, wanted: Wanted<'_>) {
+        for coord in wanted.coord.ring() {
+            let neighbour = Wanted { coord, ..wanted };
+            let key = neighbour.key();
+            if wanted.tileset.covers(coord) && !self.shared.has(key) && speculation.guess(key) {
+                drop(self.start(neighbour, Purpose::Answer, Lane::Speculative));
+            }
+        }
+    }
+
     /// A stale answer brings its tile up to date behind itself, once however many ask; after a
     /// failure not before a pause.
-    fn revalidate_if_stale(&self, served: &Served, wanted: Wanted<'_>, now: Timestamp) {
+    fn revalidate_if_stale(&self, served: &Served, wanted: Wanted<'_>, lane: Lane, now: Timestamp) {
         let stale = matches!(served.status, CacheStatus::Hit { ttl, .. } if ttl < 0);
         if stale && !recently(served.held.failure(), now) {
-            drop(self.start(wanted, Purpose::Revalidate));
+            drop(self.start(wanted, Purpose::Revalidate, lane));
         }
     }
 
@@ -336,6 +383,15 @@ impl Shared {
             }
             TryGet::Miss | TryGet::WouldBlock(_) => None,
         }
+    }
+
+    /// Whether a tier has it or is about to, without counting anything.
+    fn has(&self, key: TileKey) -> bool {
+        let memory = self.parts.memory.as_ref();
+        let disk = self.parts.disk.as_ref();
+        self.flights.contains(key)
+            || memory.is_some_and(|tier| tier.contains(key))
+            || disk.is_some_and(|tier| tier.lookup_meta(&key).is_some())
     }
 
     /// Brings what the disk had into memory, unless a newer one has come there meanwhile.

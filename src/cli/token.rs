@@ -299,6 +299,7 @@ mod tests {
         assert_eq!(unknown_quota(&config, Some("vip")), None);
         config.quotas = ["viewer", "batch"]
             .map(|name| crate::config::QuotaConfig {
+                background: false,
                 name: name.to_owned(),
                 requests_per_second: None,
                 burst: None,

@@ -96,6 +96,8 @@ pub struct OriginConfig {
     pub deadline: Duration,
     /// How many requests may be under way at once.
     pub concurrency: usize,
+    /// How many of these may be guesses at what will be wanted next; 0: none.
+    pub speculative: usize,
 }
 
 impl Default for OriginConfig {
@@ -103,6 +105,7 @@ impl Default for OriginConfig {
         Self {
             deadline: Duration::from_secs(10),
             concurrency: 64,
+            speculative: 0,
         }
     }
 }
@@ -111,7 +114,7 @@ impl OriginConfig {
     pub(super) fn read(section: &Section<'_>) -> Self {
         let default = Self::default();
         let deadlines = Duration::from_millis(100)..=Duration::from_mins(5);
-        Self {
+        let origin = Self {
             deadline: section
                 .read("deadline", |item| item.duration(deadlines))
                 .unwrap_or(default.deadline),
@@ -120,6 +123,19 @@ impl OriginConfig {
                     usize::try_from(item.integer(1..=10_000)?).ok()
                 })
                 .unwrap_or(default.concurrency),
+            speculative: section
+                .read("speculative", |item| {
+                    usize::try_from(item.integer(0..=10_000)?).ok()
+                })
+                .unwrap_or(default.speculative),
+        };
+        if origin.speculative > origin.concurrency / 2 {
+            section.refuse(
+                "speculative",
+                "is more than half of `concurrency`: guesses would take the place of what people wait for",
+                "use a quarter of it, or 0 to fetch nothing that is not asked for",
+            );
         }
+        origin
     }
 }

@@ -16,6 +16,8 @@ pub struct QuotaConfig {
     pub burst: Option<NonZeroU32>,
     /// Different tiles within any hour.
     pub distinct_tiles_per_hour: Option<NonZeroU32>,
+    /// Whether its people are jobs, which give way to those who look at maps.
+    pub background: bool,
 }
 
 /// The biggest numbers that are taken: beyond them nothing is limited, and 0 is missing or added by mistake.
@@ -59,6 +61,7 @@ impl QuotaConfig {
             requests_per_second: number("requests_per_second", MOST_REQUESTS),
             burst: number("burst", MOST_REQUESTS),
             distinct_tiles_per_hour: number("distinct_tiles_per_hour", MOST_TILES),
+            background: section.read("background", Item::switch).unwrap_or(false),
         };
         if section.has("burst") && !section.has("requests_per_second") {
             section.refuse(

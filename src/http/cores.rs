@@ -38,6 +38,11 @@ pub enum CoresEnded {
     ByThemselves,
 }
 
+/// How many cores this process may use.
+pub fn count() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// The listening sockets, one a core.
 #[derive(Debug)]
 pub struct Cores {
@@ -49,7 +54,7 @@ impl Cores {
     /// Listens on `address`, with port 0 on a free port, for as many cores as this process may use.
     /// An address that another process listens on is an error, although sockets could share it.
     pub fn listen(address: SocketAddr) -> io::Result<Self> {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let cores = count();
         let alone = bind(address, Sharing::Nobody)?;
         let address = alone.local_addr()?;
         let listeners = if cores == 1 || !cfg!(target_os = "linux") {

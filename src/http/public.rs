@@ -15,6 +15,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use tower_service::Service as _;
 
+use super::background::Background;
 use super::body::{Body, whole};
 use super::cache_control::{self, Audience};
 use super::cache_status::source;
@@ -34,7 +35,7 @@ use crate::auth::{
 use crate::cache::{TileCache, Wanted};
 use crate::clock::{Clock, Timestamp};
 use crate::metrics::{Answer, Metrics};
-use crate::origin::OriginErrorKind;
+use crate::origin::{Lane, OriginErrorKind};
 use crate::tile::{Access, TileCoord, Tileset, Tilesets};
 
 /// What a browser says of how it asks (Fetch Metadata).
@@ -57,6 +58,8 @@ pub struct PublicParts {
     pub cache: TileCache,
     /// Which other origins' pages may read answers.
     pub cors: Cors,
+    /// Where jobs give way.
+    pub background: Background,
     /// How long 'no such tile' is believed.
     pub missing: Duration,
     /// The time.
@@ -78,6 +81,16 @@ pub struct Caller {
     pub session: Arc<Session>,
     /// Whether a cookie carried it: only then is it renewed by tile answers.
     pub by_cookie: bool,
+}
+
+impl Caller {
+    /// Whether they look at a map or work through a list.
+    fn lane(&self) -> Lane {
+        match self.session.spender() {
+            Some(spender) if spender.is_background() => Lane::Background,
+            _ => Lane::Interactive,
+        }
+    }
 }
 
 /// An answer that says no. On the heap: it is rare, and would make every `Ok` as large.
@@ -162,9 +175,18 @@ impl PublicSide {
             coord,
             scale: route.address.scale,
         };
-        let served = match parts.cache.lookup(wanted, now) {
+        let lane = caller.as_ref().map_or(Lane::Interactive, Caller::lane);
+        let turn = match lane {
+            Lane::Interactive => None,
+            Lane::Background | Lane::Speculative => parts.background.turn().await,
+        };
+        let served = match parts.cache.lookup(wanted, lane, now) {
             Some(served) => Ok(served),
-            None => parts.cache.fill(wanted, now).await,
+            None => {
+                // What a fill waits for takes nobody's place here.
+                drop(turn);
+                parts.cache.fill(wanted, lane, now).await
+            }
         };
         // A fill takes its time, and what a browser is told counts from the answer.
         let now = parts.clock.now();

@@ -53,6 +53,18 @@ label_enum! {
 }
 
 label_enum! {
+    /// What became of guesses at what will be wanted next.
+    pub enum Guess {
+        /// Made: a tile that nobody has asked for is fetched.
+        Made = "made",
+        /// Somebody wanted it.
+        CameTrue = "came_true",
+        /// Not fetched: people were waiting, or guesses had their share.
+        HeldBack = "held_back",
+    }
+}
+
+label_enum! {
     /// How a request to the origin ended.
     pub enum OriginOutcome {
         /// A tile.

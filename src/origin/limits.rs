@@ -1,22 +1,25 @@
 //! What stands between the caches and an origin: a bound on requests at once, a bound on those that
 //! wait, and a circuit breaker.
 //!
-//! Invariant: the origin never sees more than `concurrency` requests, nobody waits who cannot be
-//! served in time, and every request ends in exactly one counter.
+//! Invariant: the origin never sees more than `concurrency` requests, of which jobs have half at most and
+//! guesses their share; nobody waits who cannot be served in time; every request ends in exactly one counter.
 //! Left out on purpose: retries (`origin::s3`) and stale answers (`cache`).
 
 mod breaker;
+mod line;
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout};
 
 pub use self::breaker::{Breaker, BreakerSettings, BreakerState, Health, Ticket};
+use self::line::{Line, Refused};
 use super::{
-    ErrorScope, Origin, OriginError, OriginErrorKind, OriginFuture, OriginReply, OriginRequest,
+    ErrorScope, Lane, Origin, OriginError, OriginErrorKind, OriginFuture, OriginReply,
+    OriginRequest, Urgency,
 };
 
 /// The bounds.
@@ -24,8 +27,10 @@ use super::{
 pub struct LimitSettings {
     /// Requests at once, at least 1.
     pub concurrency: usize,
-    /// Requests that may wait for their turn.
+    /// Requests that may wait for their turn: in each line, that of maps and that of jobs.
     pub queue: usize,
+    /// Of the requests at once, those that may be guesses.
+    pub speculative: usize,
     /// When to stop asking.
     pub breaker: BreakerSettings,
 }
@@ -38,6 +43,7 @@ impl LimitSettings {
         Self {
             concurrency,
             queue: concurrency.saturating_mul(8),
+            speculative: 0,
             breaker: BreakerSettings::default(),
         }
     }
@@ -47,9 +53,12 @@ impl LimitSettings {
 #[derive(Debug)]
 pub struct Limited<O> {
     inner: O,
-    settings: LimitSettings,
-    slots: Semaphore,
-    waiting: AtomicUsize,
+    /// Everything that is asked, whoever wants it.
+    line: Line,
+    /// What jobs want: half of all at most, so that a person who comes finds the other half.
+    background: Line,
+    /// Guesses.
+    speculative: Line,
     breaker: Mutex<Breaker>,
     /// How long an answer takes, in microseconds: a moving average over about eight.
     service_micros: AtomicU64,
@@ -105,12 +114,12 @@ impl<O: Origin> Limited<O> {
     pub fn new(inner: O, settings: LimitSettings) -> Self {
         Self {
             inner,
-            slots: Semaphore::new(settings.concurrency.clamp(1, Semaphore::MAX_PERMITS)),
-            waiting: AtomicUsize::new(0),
+            line: Line::new(settings.concurrency.max(1), settings.queue),
+            background: Line::new(settings.concurrency.div_ceil(2).max(1), settings.queue),
+            speculative: Line::new(settings.speculative.min(settings.concurrency), 0),
             breaker: Mutex::new(Breaker::new(settings.breaker)),
             service_micros: AtomicU64::new(0),
             counters: Counters::default(),
-            settings,
         }
     }
 
@@ -139,8 +148,8 @@ impl<O: Origin> Limited<O> {
             circuit_open: read(&c.circuit_open),
             circuit_opened,
             circuit,
-            in_flight: self.settings.concurrency.max(1) - self.slots.available_permits(),
-            waiting: self.waiting.load(Ordering::Relaxed),
+            in_flight: self.line.in_use(),
+            waiting: self.line.waiting() + self.background.waiting(),
         }
     }
 
@@ -150,7 +159,7 @@ impl<O: Origin> Limited<O> {
         if let Some(away) = self.breaker().refuses(arrived.into_std()) {
             return Err(self.circuit_open(away));
         }
-        let _slot = self.turn(request.deadline).await?;
+        let _slot = self.turn(request.deadline, &request.urgency).await?;
         let now = Instant::now();
         request.deadline = request.deadline.saturating_sub(now.duration_since(arrived));
         let admitted = self.breaker().admit(now.into_std());
@@ -174,38 +183,51 @@ impl<O: Origin> Limited<O> {
     }
 
     /// Waits for a slot, if that can be in time.
-    async fn turn(&self, deadline: Duration) -> Result<SemaphorePermit<'_>, OriginError> {
-        if let Ok(slot) = self.slots.try_acquire() {
-            return Ok(slot);
-        }
-        let place = Waiting::join(&self.waiting);
-        let expected = self.expected_wait(place.ahead);
-        if place.ahead >= self.settings.queue {
-            self.counters.queue_full.fetch_add(1, Ordering::Relaxed);
-            let detail = format!("{} requests are waiting already", place.ahead);
-            return Err(held_back(detail, expected));
-        }
-        if expected >= deadline {
-            self.counters.no_time.fetch_add(1, Ordering::Relaxed);
-            let detail = format!("its turn would come in {expected:?}, after its deadline");
-            return Err(held_back(detail, expected));
-        }
-        // The semaphore is never closed: what fails is the wait.
-        if let Ok(Ok(slot)) = timeout(deadline, self.slots.acquire()).await {
-            return Ok(slot);
-        }
-        self.counters.no_time.fetch_add(1, Ordering::Relaxed);
-        let detail = format!("its turn did not come in {deadline:?}");
-        Err(held_back(detail, expected))
+    async fn turn(&self, deadline: Duration, urgency: &Urgency) -> Result<Slot<'_>, OriginError> {
+        let arrived = Instant::now();
+        let of_lane = match urgency.lane() {
+            Lane::Interactive => None,
+            Lane::Background => tokio::select! {
+                place = self.wait(&self.background, deadline) => Some(place?),
+                // Somebody looks at a map and wants it: it waits among theirs.
+                () = urgency.raised() => None,
+            },
+            // A guess is for when nobody waits. Those who joined it meanwhile ask again.
+            Lane::Speculative => match (self.speculative.at_once(), self.line.waiting()) {
+                (Some(place), 0) => Some(place),
+                _ => return Err(held_back("no room for a guess".into(), Duration::ZERO)),
+            },
+        };
+        let left = deadline.saturating_sub(arrived.elapsed());
+        let of_all = self.wait(&self.line, left).await?;
+        Ok(Slot { of_all, of_lane })
     }
 
-    /// How long a request waits behind this many, at the speed seen lately.
-    fn expected_wait(&self, ahead: usize) -> Duration {
+    /// Waits in a line.
+    async fn wait<'a>(
+        &'a self,
+        line: &'a Line,
+        deadline: Duration,
+    ) -> Result<SemaphorePermit<'a>, OriginError> {
         let service = Duration::from_micros(self.service_micros.load(Ordering::Relaxed));
-        let rounds = ahead / self.settings.concurrency.max(1);
-        // Half a service time until the first slot frees, on average.
-        let until_free = service / 2;
-        until_free.saturating_add(service.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX)))
+        line.place(deadline, service).await.map_err(|refused| {
+            let (counter, detail, expected) = match refused {
+                Refused::Full { ahead, expected } => {
+                    let detail = format!("{ahead} requests are waiting already");
+                    (&self.counters.queue_full, detail, expected)
+                }
+                Refused::TooLate { expected } => {
+                    let detail = format!("its turn would come in {expected:?}, after its deadline");
+                    (&self.counters.no_time, detail, expected)
+                }
+                Refused::NotInTime { expected } => {
+                    let detail = format!("its turn did not come in {deadline:?}");
+                    (&self.counters.no_time, detail, expected)
+                }
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
+            held_back(detail, expected)
+        })
     }
 
     fn learn(&self, took: Duration) {
@@ -266,23 +288,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A place in the queue, given up when dropped.
-struct Waiting<'a> {
-    waiting: &'a AtomicUsize,
-    ahead: usize,
-}
-
-impl<'a> Waiting<'a> {
-    fn join(waiting: &'a AtomicUsize) -> Self {
-        let ahead = waiting.fetch_add(1, Ordering::AcqRel);
-        Self { waiting, ahead }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.waiting.fetch_sub(1, Ordering::AcqRel);
-    }
+/// What a request holds while the origin is asked.
+struct Slot<'a> {
+    #[expect(dead_code, reason = "held, and given back")]
+    of_all: SemaphorePermit<'a>,
+    #[expect(dead_code, reason = "held, and given back")]
+    of_lane: Option<SemaphorePermit<'a>>,
 }
 
 /// Tells the breaker, also when the request is dropped.

@@ -92,6 +92,29 @@ impl TileCoord {
             .collect()
     }
 
+    /// The tiles around it, at most eight: columns go around the world, rows end at the edges.
+    pub fn ring(self) -> impl Iterator<Item = Self> {
+        const AROUND: [(u32, u32); 8] = {
+            let back = u32::MAX;
+            [
+                (back, back),
+                (0, back),
+                (1, back),
+                (back, 0),
+                (1, 0),
+                (back, 1),
+                (0, 1),
+                (1, 1),
+            ]
+        };
+        let side = 1 << self.z;
+        AROUND.into_iter().filter_map(move |(right, down)| {
+            let x = self.x.wrapping_add(right) % side;
+            let there = Self::new(self.z, x, self.y.wrapping_add(down))?;
+            (there != self).then_some(there)
+        })
+    }
+
     /// The tile's number over all zooms: zooms in order, Z-order (Morton) within a zoom, so that
     /// neighbours lie near to each other. At most `2^61`.
     pub fn number(self) -> u64 {
@@ -151,6 +174,18 @@ fn gather(value: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ring_goes_around_the_world_and_ends_at_the_poles() {
+        let ring = |z, x, y| {
+            let ring = TileCoord::new(z, x, y).unwrap().ring();
+            ring.map(|at| (at.x, at.y)).collect::<Vec<_>>()
+        };
+        assert_eq!(ring(0, 0, 0), []);
+        assert_eq!(ring(3, 0, 0), [(7, 0), (1, 0), (7, 1), (0, 1), (1, 1)]);
+        assert_eq!(ring(3, 4, 4).len(), 8);
+        assert_eq!(ring(3, 7, 7), [(6, 6), (7, 6), (0, 6), (6, 7), (0, 7)]);
+    }
     use proptest::prelude::*;
 
     #[test]

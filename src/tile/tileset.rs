@@ -238,6 +238,12 @@ impl Tileset {
         Ok(coord)
     }
 
+    /// Whether it can have a tile there.
+    pub fn covers(&self, coord: TileCoord) -> bool {
+        (self.spec.minzoom..=self.spec.maxzoom).contains(&coord.z())
+            && self.spec.bounds.touches(coord)
+    }
+
     /// The cache key of one of its tiles.
     pub fn tile_key(&self, coord: TileCoord, scale: Scale) -> TileKey {
         TileKey::new(self.space, coord, scale)

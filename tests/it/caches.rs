@@ -2,6 +2,7 @@
 //! failure, purge; and at the end against a reference model.
 
 mod purge;
+mod speculation;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,12 +11,13 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tilekeep::cache::{
     CacheStatus, DiskSettings, DiskTier, FreshnessPolicy, MemoryTier, Purge, Revalidation, Served,
-    TileCache, TileCacheParts, Wanted,
+    Speculation, TileCache, TileCacheParts, Wanted,
 };
 use tilekeep::clock::{Clock, Timestamp};
 use tilekeep::metrics::{Metrics, OriginOutcome, TierLabel as Tier};
 use tilekeep::origin::failing::{FailingOrigin, Fault, Gate, MemoryOrigin};
-use tilekeep::origin::{OriginError, OriginErrorKind};
+use tilekeep::origin::limits::{LimitSettings, Limited};
+use tilekeep::origin::{Lane, Origin, OriginError, OriginErrorKind};
 use tilekeep::tile::{Scale, TileCoord, TileFormat, Tileset};
 
 use crate::support::{START, spec, tileset};
@@ -45,6 +47,15 @@ impl World {
     }
 
     fn with(memory: Option<MemoryTier>, disk: Option<DiskTier>) -> Self {
+        Self::over(memory, disk, None)
+    }
+
+    /// With guesses, within these bounds.
+    fn over(
+        memory: Option<MemoryTier>,
+        disk: Option<DiskTier>,
+        limits: Option<LimitSettings>,
+    ) -> Self {
         let origin = Arc::new(FailingOrigin::new(MemoryOrigin::new()));
         let (clock, metrics) = (Clock::manual(START), Arc::new(Metrics::new()));
         let parts = TileCacheParts {
@@ -52,10 +63,15 @@ impl World {
             disk,
             policy: POLICY,
             deadline: Duration::from_secs(5),
+            speculation: limits.map(|_| Speculation::new(metrics.clone())),
             clock: clock.clone(),
             metrics: metrics.clone(),
         };
-        let cache = TileCache::new(parts, origin.clone());
+        let source: Arc<dyn Origin> = match limits {
+            Some(limits) => Arc::new(Limited::new(origin.clone(), limits)),
+            None => origin.clone(),
+        };
+        let cache = TileCache::new(parts, source);
         Self {
             cache,
             origin,
@@ -371,7 +387,9 @@ async fn a_hit_waits_for_nothing_while_the_origin_hangs() {
     }
     // Fresh, and later stale with a revalidation that hangs: answered without a pause either way.
     for _ in 0..2 {
-        let served = world.cache.lookup(world.wanted(1), world.clock.now());
+        let served = world
+            .cache
+            .lookup(world.wanted(1), Lane::Interactive, world.clock.now());
         assert!(matches!(served.unwrap().status, CacheStatus::Hit { .. }));
         world.pass(200);
     }

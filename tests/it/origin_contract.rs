@@ -14,7 +14,7 @@ use tilekeep::origin::failing::{FailingOrigin, Fault, MemoryOrigin};
 use tilekeep::origin::s3::S3Origin;
 use tilekeep::origin::{
     ContentEncoding, Origin, OriginError, OriginErrorKind, OriginReply, OriginRequest, OriginTile,
-    OriginValidator,
+    OriginValidator, Urgency,
 };
 use tilekeep::tile::{
     Access, Bounds, BrowserCaching, Delivery, Scale, TileCoord, TileFormat, Tileset, TilesetSpec,
@@ -58,6 +58,7 @@ pub(crate) fn request(tileset: &Arc<Tileset>, coord: TileCoord) -> OriginRequest
         scale: Scale::One,
         validator: None,
         deadline: Duration::from_secs(10),
+        urgency: Urgency::default(),
     }
 }
 

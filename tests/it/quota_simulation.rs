@@ -42,6 +42,7 @@ fn viewer(tiles: u32) -> QuotaClass {
         requests_per_second: NonZeroU32::new(200),
         burst: NonZeroU32::new(1_000),
         distinct_tiles_per_hour: NonZeroU32::new(tiles),
+        background: false,
     }
 }
 

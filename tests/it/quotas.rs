@@ -18,6 +18,7 @@ fn class(name: &str, per_second: u32, tiles: u32) -> QuotaConfig {
         requests_per_second: NonZeroU32::new(per_second),
         burst: None,
         distinct_tiles_per_hour: NonZeroU32::new(tiles),
+        background: false,
     }
 }
 

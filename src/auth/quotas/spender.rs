@@ -64,6 +64,11 @@ impl Spender {
         &self.class.name
     }
 
+    /// Whether it is a job, which gives way to people.
+    pub fn is_background(&self) -> bool {
+        self.class.background
+    }
+
     /// Spends a request, of whatever kind.
     pub fn spend_request(&self, now: Uptime) -> Result<(), OverQuota> {
         let Some(rate) = &self.rate else {

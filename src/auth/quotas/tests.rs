@@ -11,6 +11,7 @@ fn class(name: &str, per_second: u32, tiles: u32) -> QuotaClass {
         requests_per_second: number(per_second),
         burst: None,
         distinct_tiles_per_hour: number(tiles),
+        background: false,
     }
 }
 

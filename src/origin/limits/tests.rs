@@ -33,6 +33,7 @@ fn request(deadline: Duration) -> OriginRequest {
         scale: Scale::One,
         validator: None,
         deadline,
+        urgency: Urgency::default(),
     }
 }
 
@@ -188,4 +189,32 @@ async fn a_request_that_is_given_up_frees_its_slot_and_is_counted() {
     settle().await;
     assert_eq!(origin.stats().abandoned, 1);
     assert!(origin.fetch(request(SECOND)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_have_half_at_most_and_people_all_the_rest() {
+    let origin = limited(8, 100);
+    let gate = Gate::default();
+    origin.inner().fail_always(Fault::Hold(gate.clone()));
+    let ask = |lane| {
+        let origin = Arc::clone(&origin);
+        tokio::spawn(async move {
+            let urgency = Urgency::new(lane);
+            let asked = OriginRequest {
+                urgency,
+                ..request(10 * SECOND)
+            };
+            origin.fetch(asked).await
+        })
+    };
+    let mut tasks: Vec<_> = (0..20).map(|_| ask(Lane::Background)).collect();
+    settle().await;
+    assert_eq!((origin.inner().calls(), origin.stats().waiting), (4, 16));
+    tasks.extend((0..4).map(|_| ask(Lane::Interactive)));
+    settle().await;
+    assert_eq!(origin.inner().calls(), 8, "nobody waits behind jobs");
+    gate.open();
+    for task in tasks {
+        assert!(task.await.unwrap().is_ok());
+    }
 }

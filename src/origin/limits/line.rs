@@ -1,0 +1,107 @@
+//! Slots, and those who wait for one.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
+
+/// So many at once, so many more that may wait.
+#[derive(Debug)]
+pub(super) struct Line {
+    slots: Semaphore,
+    at_once: usize,
+    queue: usize,
+    waiting: AtomicUsize,
+}
+
+/// Why there is no slot.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Refused {
+    /// So many wait already.
+    Full { ahead: usize, expected: Duration },
+    /// Its turn would come after its deadline.
+    TooLate { expected: Duration },
+    /// Its turn did not come before its deadline.
+    NotInTime { expected: Duration },
+}
+
+impl Line {
+    pub(super) fn new(at_once: usize, queue: usize) -> Self {
+        let at_once = at_once.min(Semaphore::MAX_PERMITS);
+        Self {
+            slots: Semaphore::new(at_once),
+            at_once,
+            queue,
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// A slot that is free now.
+    pub(super) fn at_once(&self) -> Option<SemaphorePermit<'_>> {
+        self.slots.try_acquire().ok()
+    }
+
+    /// A slot, now or when its turn comes, if that can be before the deadline. `service`: how long one is
+    /// held lately.
+    pub(super) async fn place(
+        &self,
+        deadline: Duration,
+        service: Duration,
+    ) -> Result<SemaphorePermit<'_>, Refused> {
+        if let Some(slot) = self.at_once() {
+            return Ok(slot);
+        }
+        let place = Waiting::join(&self.waiting);
+        let ahead = place.ahead;
+        let expected = self.expected_wait(ahead, service);
+        if ahead >= self.queue {
+            return Err(Refused::Full { ahead, expected });
+        }
+        if expected >= deadline {
+            return Err(Refused::TooLate { expected });
+        }
+        // The semaphore is never closed: what fails is the wait.
+        match timeout(deadline, self.slots.acquire()).await {
+            Ok(Ok(slot)) => Ok(slot),
+            _ => Err(Refused::NotInTime { expected }),
+        }
+    }
+
+    /// How many hold a slot.
+    pub(super) fn in_use(&self) -> usize {
+        self.at_once - self.slots.available_permits()
+    }
+
+    /// How many wait for one.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// How long a request waits behind this many.
+    fn expected_wait(&self, ahead: usize, service: Duration) -> Duration {
+        let rounds = ahead / self.at_once.max(1);
+        // Half a service time until the first slot frees, on average.
+        let until_free = service / 2;
+        until_free.saturating_add(service.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX)))
+    }
+}
+
+/// A place in the queue, given up when dropped.
+struct Waiting<'a> {
+    waiting: &'a AtomicUsize,
+    ahead: usize,
+}
+
+impl<'a> Waiting<'a> {
+    fn join(waiting: &'a AtomicUsize) -> Self {
+        let ahead = waiting.fetch_add(1, Ordering::AcqRel);
+        Self { waiting, ahead }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}
