@@ -12,6 +12,7 @@ mod cache_status;
 mod conditional;
 pub mod cores;
 pub mod cors;
+mod dozing;
 mod encoding;
 mod exchange;
 mod explain;

@@ -10,33 +10,33 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::body::Body;
+use super::dozing::Dozing;
 use super::places::{Place, Places};
-use super::timed_io::TimedIo;
+use super::timed_io::{Progress, TimedIo};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
-/// For a request's head, and for the next request on an idle connection.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// For a peer's first byte, and for each write to move on.
+/// For a peer's first request, for the next one on an HTTP/1.1 connection (up to twice that), and for each
+/// write to move on.
 const PEER_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Between two pings of an HTTP/2 peer.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// For a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -84,7 +84,8 @@ impl Server {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "a socket cannot be listened on"),
         };
-        let graceful = GracefulShutdown::new();
+        // Nothing is sent: every connection holds a sender, and the end of all ends the channel.
+        let (open_ones, mut all_ended) = mpsc::channel::<Infallible>(1);
         loop {
             // A place first: what cannot be served is not accepted.
             let accepted = tokio::select! {
@@ -113,16 +114,12 @@ impl Server {
             let _ = stream.set_nodelay(true);
             let open = Connection::open(self.metrics.clone(), place);
             let (builder, service, tls) = (builder.clone(), service.clone(), self.tls.clone());
-            let ending = Ending {
-                watcher: graceful.watcher(),
-                shutdown: self.shutdown.clone(),
-            };
+            let (one, mut shutdown) = (open_ones.clone(), self.shutdown.clone());
             tokio::spawn(async move {
-                let _open = open;
+                let (_open, _one) = (open, one);
                 let Some(tls) = tls else {
-                    return serve_connection(&builder, stream, peer, service, ending).await;
+                    return serve_connection(&builder, stream, peer, service, shutdown).await;
                 };
-                let mut shutdown = ending.shutdown.clone();
                 let handshake = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
                 let handshake = tokio::select! {
                     () = shutdown.asked() => return,
@@ -130,15 +127,15 @@ impl Server {
                 };
                 match handshake {
                     Ok(Ok(stream)) => {
-                        serve_connection(&builder, stream, peer, service, ending).await;
+                        serve_connection(&builder, stream, peer, service, shutdown).await;
                     }
                     Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
                     Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
                 }
             });
         }
-        drop(listener);
-        if timeout(self.grace, graceful.shutdown()).await.is_err() {
+        drop((listener, open_ones));
+        if timeout(self.grace, all_ended.recv()).await.is_err() {
             tracing::warn!(grace = ?self.grace, "some requests were still open when the grace ran out");
         }
     }
@@ -154,48 +151,37 @@ async fn accept(
     Ok((stream, peer, of_all))
 }
 
-/// How a connection hears of the end.
-struct Ending {
-    /// Lets it finish what it was asked for.
-    watcher: Watcher,
-    /// Ends it when it was asked for nothing.
-    shutdown: Shutdown,
-}
-
 async fn serve_connection<I, S, F>(
     builder: &auto::Builder<Streams>,
     io: I,
     peer: SocketAddr,
     service: S,
-    ending: Ending,
+    mut shutdown: Shutdown,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let Ending {
-        watcher,
-        mut shutdown,
-    } = ending;
-    let asked_for_something = Arc::new(AtomicBool::new(false));
-    let asked = asked_for_something.clone();
-    let service = service_fn(move |request| {
-        asked.store(true, Ordering::Relaxed);
+    let progress = Arc::new(Progress::default());
+    let noted = progress.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        noted.note_request(request.version() == Version::HTTP_2);
         let answer = service(peer, request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
-    let connection =
-        builder.serve_connection(TokioIo::new(TimedIo::new(io, PEER_PATIENCE)), service);
-    let mut ended = pin!(watcher.watch(connection.into_owned()));
-    // hyper closes what idles between requests, but waits for a first head that has begun.
+    let io = TimedIo::new(io, PEER_PATIENCE, progress.clone());
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+    let mut end = Dozing::new(async move { shutdown.asked().await });
     let ended = tokio::select! {
         biased;
-        ended = &mut ended => ended,
-        () = shutdown.asked() => {
-            if !asked_for_something.load(Ordering::Relaxed) {
+        ended = connection.as_mut() => ended,
+        () = &mut end => {
+            // hyper closes what idles between requests, but waits for a first head that has begun.
+            if !progress.has_begun() {
                 return;
             }
-            ended.await
+            connection.as_mut().graceful_shutdown();
+            connection.await
         }
     };
     if let Err(error) = ended {
@@ -222,8 +208,8 @@ fn connection_builder() -> auto::Builder<Streams> {
     let mut builder = auto::Builder::new(Streams);
     builder
         .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        // `TimedIo` keeps the time: hyper would set and clear a timer for each head.
+        .header_read_timeout(None)
         .max_buf_size(MAX_HEAD)
         // Who has sent its request may stop sending, and still gets the answer.
         .half_close(true);
@@ -235,7 +221,7 @@ fn connection_builder() -> auto::Builder<Streams> {
         .initial_stream_window_size(MAX_WINDOW)
         .initial_connection_window_size(MAX_WINDOW)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
-        .keep_alive_interval(HEAD_TIMEOUT)
+        .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(HANDSHAKE_TIMEOUT);
     builder
 }

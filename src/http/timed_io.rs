@@ -1,44 +1,93 @@
-//! A connection with deadlines that hyper does not keep: for the first bytes, by which HTTP/1.1 is told
-//! from HTTP/2, and for a reader that does not read.
+//! A connection with deadlines that hyper does not keep, or not cheaply: for the next request's head, and
+//! for a reader that does not read.
 //!
-//! Invariant: a place among the connections is held only by a peer that moves. Between these two,
-//! hyper's own head timeout and the pages' body timeout apply.
+//! Invariant: a place among the connections is held only by a peer that moves: one that makes a request
+//! within each two of its patience's periods (HTTP/1.1; an HTTP/2 peer answers pings instead), and its first
+//! within one. A request's body has a deadline of its own, where it is read.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
-/// As long as HTTP/2's preface (RFC 9113 §3.4): hyper-util waits for all of it if what came is its start,
-/// and no head timeout runs meanwhile.
-const FIRST_BYTES: usize = 24;
+use super::dozing::Dozing;
+
+/// What the service tells of a connection.
+#[derive(Debug, Default)]
+pub struct Progress {
+    requests: AtomicU32,
+    streams: AtomicBool,
+}
+
+impl Progress {
+    /// A whole head has come; whether by HTTP/2.
+    pub fn note_request(&self, http2: bool) {
+        if http2 {
+            self.streams.store(true, Ordering::Relaxed);
+        }
+        // One thread at a time has the connection, so this need not be one step.
+        let requests = self.requests.load(Ordering::Relaxed);
+        self.requests
+            .store(requests.wrapping_add(1).max(1), Ordering::Relaxed);
+    }
+
+    /// Whether there was any request.
+    pub fn has_begun(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0
+    }
+}
 
 /// A connection that is given up when its peer does not move.
 #[derive(Debug)]
 pub struct TimedIo<I> {
     io: I,
     patience: Duration,
-    /// Runs until the first bytes are read.
-    silence: Option<Pin<Box<Sleep>>>,
-    /// How many of those are to come.
-    missing: usize,
+    progress: Arc<Progress>,
+    /// Ends each period in turn. It is not set anew for a request: at its end one looks whether there was any.
+    period: Option<Dozing<Sleep>>,
+    /// How many requests there had been when the period began.
+    before: u32,
     /// Runs while a write waits for the peer to read.
     stall: Option<Pin<Box<Sleep>>>,
 }
 
 impl<I> TimedIo<I> {
-    /// Gives the peer so long to say something, and so long for each write to move on.
-    pub fn new(io: I, patience: Duration) -> Self {
+    /// Gives the peer so long for its first request and for each write to move on, and up to twice that for
+    /// each further request.
+    pub fn new(io: I, patience: Duration, progress: Arc<Progress>) -> Self {
         Self {
             io,
             patience,
-            silence: Some(Box::pin(sleep(patience))),
-            missing: FIRST_BYTES,
+            progress,
+            period: Some(Dozing::new(sleep(patience))),
+            before: 0,
             stall: None,
         }
+    }
+
+    /// While nothing comes: whether that has been so for too long.
+    fn waits(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(period) = &mut self.period {
+            ready!(Pin::new(&mut *period).poll(context));
+            if self.progress.streams.load(Ordering::Relaxed) {
+                self.period = None;
+                break;
+            }
+            let requests = self.progress.requests.load(Ordering::Relaxed);
+            if requests == self.before {
+                self.period = None;
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            self.before = requests;
+            period.inner().reset(Instant::now() + self.patience);
+            period.ring();
+        }
+        Poll::Pending
     }
 
     /// What a write came to: as it was when it moved, an error when it has waited too long.
@@ -64,19 +113,10 @@ impl<I: AsyncRead + Unpin> AsyncRead for TimedIo<I> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(context, buffer);
-        if self.missing > 0 && read.is_ready() {
-            let came = buffer.filled().len() - before;
-            self.missing = self.missing.saturating_sub(came);
-            if self.missing == 0 {
-                self.silence = None;
-            }
-        } else if let Some(silence) = &mut self.silence {
-            ready!(silence.as_mut().poll(context));
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        match Pin::new(&mut self.io).poll_read(context, buffer) {
+            Poll::Ready(read) => Poll::Ready(read),
+            Poll::Pending => self.waits(context),
         }
-        read
     }
 }
 
@@ -117,48 +157,69 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for TimedIo<I> {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
-    use tokio::time::Instant;
 
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    #[tokio::test(start_paused = true)]
-    async fn a_silent_peer_is_given_up_and_one_that_spoke_is_not() {
-        let (mut peer, ours) = duplex(64);
-        let mut ours = TimedIo::new(ours, PATIENCE);
-        let begun = Instant::now();
-        let silent = ours.read_u8().await.unwrap_err();
-        assert_eq!(silent.kind(), io::ErrorKind::TimedOut);
-        assert!(begun.elapsed() >= PATIENCE);
-
-        let (mut other, ours) = duplex(64);
-        let mut ours = TimedIo::new(ours, PATIENCE);
-        other.write_all(&[7; FIRST_BYTES]).await.unwrap();
-        ours.read_exact(&mut [0; FIRST_BYTES]).await.unwrap();
-        let late = tokio::time::timeout(PATIENCE * 10, ours.read_u8()).await;
-        assert!(late.is_err(), "idle between requests is hyper's to bound");
-        peer.shutdown().await.unwrap();
+    fn timed<I>(io: I) -> (TimedIo<I>, Arc<Progress>) {
+        let progress = Arc::new(Progress::default());
+        (TimedIo::new(io, PATIENCE, progress.clone()), progress)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_stops_within_the_preface_is_given_up() {
+    async fn a_peer_that_makes_no_request_is_given_up_however_much_it_says() {
         let (mut peer, ours) = duplex(64);
-        let mut ours = TimedIo::new(ours, PATIENCE);
-        let limit = Instant::now() + PATIENCE;
-        for byte in b"PRI * HTTP/2.0" {
-            peer.write_u8(*byte).await.unwrap();
-            assert_eq!(ours.read_u8().await.unwrap(), *byte);
-        }
-        let stalled = ours.read_u8().await.unwrap_err();
-        assert_eq!(stalled.kind(), io::ErrorKind::TimedOut);
-        assert!(Instant::now() <= limit + Duration::from_secs(1));
+        let (mut ours, _) = timed(ours);
+        let begun = Instant::now();
+        let saying = tokio::spawn(async move {
+            loop {
+                sleep(Duration::from_secs(7)).await;
+                peer.write_all(b"G").await.unwrap();
+            }
+        });
+        let given_up = loop {
+            if let Err(error) = ours.read_u8().await {
+                break error;
+            }
+        };
+        saying.abort();
+        assert_eq!(given_up.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(begun.elapsed(), PATIENCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_makes_requests_stays_and_then_has_a_period_or_two() {
+        let (_peer, ours) = duplex(64);
+        let (mut ours, progress) = timed(ours);
+        let begun = Instant::now();
+        let asking = tokio::spawn(async move {
+            for _ in 0..10 {
+                sleep(PATIENCE / 2).await;
+                progress.note_request(false);
+            }
+            Instant::now()
+        });
+        let idle = ours.read_u8().await.unwrap_err();
+        assert_eq!(idle.kind(), io::ErrorKind::TimedOut);
+        let last = asking.await.unwrap();
+        assert!(last - begun == PATIENCE * 5);
+        assert!((PATIENCE..=PATIENCE * 2).contains(&last.elapsed()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_http_2_peer_may_idle_for_pings_tell_whether_it_lives() {
+        let (_peer, ours) = duplex(64);
+        let (mut ours, progress) = timed(ours);
+        progress.note_request(true);
+        let late = tokio::time::timeout(PATIENCE * 10, ours.read_u8()).await;
+        assert!(late.is_err());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_does_not_read_is_given_up() {
         let (_peer, ours) = duplex(64);
-        let mut ours = TimedIo::new(ours, PATIENCE);
+        let (mut ours, _) = timed(ours);
         let limit = Instant::now() + PATIENCE * 2;
         let stalled = ours.write_all(&[0; 1000]).await.unwrap_err();
         assert_eq!(stalled.kind(), io::ErrorKind::TimedOut);
