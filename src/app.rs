@@ -310,9 +310,12 @@ impl App {
         let (grace, mut ending) = (self.grace, self.ending.clone());
         let public_side = self.public_side;
         let admin_side = self.admin_side;
-        let answer = move |peer, request| {
-            let side = public_side.clone();
-            async move { side.handle(peer, request).await }
+        let answer = || {
+            let side = Arc::new(public_side.clone());
+            move |peer, request| {
+                let side = side.clone();
+                async move { side.handle(peer, request).await }
+            }
         };
         let public = self.cores.run(self.public, &self.shutdown, answer);
         let admin = self.admin.run(self.admin_listener, move |_, request| {

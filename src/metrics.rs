@@ -1,9 +1,10 @@
 //! What can be counted, as one table: name, help and labels, from closed sets of words.
 //!
 //! Invariant: no label comes from a client's text, so the number of series is fixed by the build
-//! and the configuration. Handles are made once; counting on the tile path is one atomic addition.
+//! and the configuration. Handles are made once; counting on the tile path is one addition to a thread's own cell.
 
 mod labels;
+mod per_core;
 
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use prometheus::{
 };
 
 pub use self::labels::*;
+pub use self::per_core::{PerCore, PerCoreBy};
 
 /// A closed set of words: a metric's label, a log's field and a header's parameter say the same.
 pub trait Label: Copy + 'static {
@@ -171,9 +173,9 @@ const LATENCY: [f64; 14] = [
 pub struct Metrics {
     registry: Registry,
     /// Public answers.
-    pub answers: CounterBy<Answer>,
+    pub answers: PerCoreBy<Answer>,
     /// Tile answers by where they came from.
-    pub tiles: CounterBy<Source>,
+    pub tiles: PerCoreBy<Source>,
     /// Time to answer a tile that was not at hand.
     pub fill_seconds: Histogram,
     /// Requests to the origin.
@@ -181,7 +183,7 @@ pub struct Metrics {
     /// Body bytes from the origin.
     pub origin_bytes: IntCounter,
     /// Body bytes to clients in tile answers.
-    pub tile_bytes: IntCounter,
+    pub tile_bytes: PerCore,
     /// Open client connections.
     pub connections: IntGauge,
     /// Connections closed because their address had too many.
@@ -242,13 +244,13 @@ impl Metrics {
         let registry = Registry::new();
         let r = &registry;
         Self {
-            answers: CounterBy::new(
+            answers: PerCoreBy::new(
                 r,
                 "tilekeep_http_answers_total",
                 "Answers on the public side, by how they ended.",
                 "answer",
             ),
-            tiles: CounterBy::new(
+            tiles: PerCoreBy::new(
                 r,
                 "tilekeep_tiles_served_total",
                 "Tile answers (200, 304 and missing), by where they came from.",
@@ -270,7 +272,7 @@ impl Metrics {
                 "tilekeep_origin_body_bytes_total",
                 "Body bytes received from the origin.",
             ),
-            tile_bytes: counter(
+            tile_bytes: PerCore::new(
                 r,
                 "tilekeep_tile_body_bytes_total",
                 "Body bytes sent in tile answers.",
@@ -415,6 +417,9 @@ impl Metrics {
 
     /// All of it in Prometheus' text format.
     pub fn render(&self) -> Vec<u8> {
+        self.answers.settle();
+        self.tiles.settle();
+        self.tile_bytes.settle();
         let mut text = Vec::new();
         // Writing to memory cannot fail, and the families are our own.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);

@@ -81,15 +81,18 @@ impl Cores {
 
     /// Serves on every core until `server` has ended on all, which it does at the shutdown alone: a core
     /// that ends by itself asks for the shutdown of the whole, since what it listened on is not served.
-    pub async fn run<S, F>(self, server: Server, shutdown: &Trigger, service: S) -> CoresEnded
+    ///
+    /// `service` is called once a core: what a request counts references to is then that core's own.
+    pub async fn run<M, S, F>(self, server: Server, shutdown: &Trigger, service: M) -> CoresEnded
     where
+        M: Fn() -> S,
         S: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let asked = server.shutdown.clone();
         let (mut ends, mut outcome) = (Vec::new(), CoresEnded::AsAsked);
         for (core, listener) in self.listeners.into_iter().enumerate() {
-            let (server, service) = (server.clone(), service.clone());
+            let (server, service) = (server.clone(), service());
             let (ended, end) = oneshot::channel::<()>();
             let serve = move || {
                 let runtime = tokio::runtime::Builder::new_current_thread()

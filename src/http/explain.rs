@@ -59,7 +59,11 @@ fn in_memory(judged: Assessment, held: &Held, now: Timestamp) -> Value {
         json["etag"] = String::from_utf8_lossy(&held.content().etag()).into();
         json["content_encoding"] = encoding::name(held.encoding()).into();
         json["origin_validator"] = validator.as_ref().map(OriginValidator::as_str).into();
-        json["last_modified"] = held.last_modified().and_then(http_date).into();
+        json["last_modified"] = held
+            .last_modified()
+            .and_then(http_date)
+            .and_then(|date| date.to_str().ok().map(str::to_owned))
+            .into();
     }
     json
 }

@@ -15,6 +15,7 @@ use super::cache_control::{self, Audience};
 use super::cache_status::{CACHE_STATUS, cache_status};
 use super::conditional::is_not_modified;
 use super::encoding;
+use super::header_text::HeaderText;
 use super::problem::HttpError;
 use crate::cache::{Held, Served};
 use crate::clock::Timestamp;
@@ -95,7 +96,7 @@ async fn respond_tile(
         return Ok((response, Answer::NotModified));
     }
     if let Some(date) = held.last_modified().and_then(http_date) {
-        headers.insert(LAST_MODIFIED, value(date.into()));
+        headers.insert(LAST_MODIFIED, date);
     }
     headers.insert(
         CONTENT_TYPE,
@@ -230,9 +231,12 @@ fn decoded_etag(etag: &[u8]) -> Bytes {
 const YEAR_10000: u64 = 253_402_300_800;
 
 /// Seconds since the epoch as an HTTP date (RFC 9110 §5.6.7).
-pub(super) fn http_date(seconds: u64) -> Option<String> {
-    (seconds < YEAR_10000)
-        .then(|| httpdate::fmt_http_date(Timestamp::from_secs(seconds).to_system_time()))
+pub(super) fn http_date(seconds: u64) -> Option<HeaderValue> {
+    (seconds < YEAR_10000).then(|| {
+        let mut text = HeaderText::<29>::new();
+        text.put_http_date(seconds);
+        text.value_or("")
+    })
 }
 
 /// A header value from ASCII.
