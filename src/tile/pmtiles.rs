@@ -20,8 +20,8 @@ use super::{Bounds, TileCoord, TileFormat};
 pub const HEADER_BYTES: usize = 127;
 /// Header and root directory end here at the latest.
 pub const FIRST_BYTES: usize = 16_384;
-/// The largest directory that is inflated. A leaf of a planet's archive has about a megabyte.
-pub const MAX_DIRECTORY_BYTES: usize = 16 << 20;
+/// The largest directory that is inflated: in memory up to six times as much. Planets have leaves of some hundred KB.
+pub const MAX_DIRECTORY_BYTES: usize = 4 << 20;
 /// The largest metadata that is inflated.
 pub const MAX_METADATA_BYTES: usize = 16 << 20;
 /// How many leaf directories lie between the root and a tile at most. Writers make one.
