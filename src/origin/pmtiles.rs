@@ -227,11 +227,14 @@ impl<S: RangeSource> PmtilesOrigin<S> {
         request: &OriginRequest,
         until: Instant,
     ) -> Result<Arc<Version>, OriginError> {
-        if let Some(version) = archive.current() {
+        // A tileset whose `version` was switched has another key now.
+        let key = request.tileset.place().key.archive();
+        let current = || archive.current().filter(|v| Some(&*v.key) == key);
+        if let Some(version) = current() {
             return Ok(version);
         }
         let _turn = archive.opening.lock().await;
-        if let Some(version) = archive.current() {
+        if let Some(version) = current() {
             return Ok(version);
         }
         self.counters.opened.fetch_add(1, Ordering::Relaxed);

@@ -128,6 +128,7 @@ fn each_big_dependency_has_one_home() {
     only_in(&["cache/disk"], &["lru::", "LruCache"]);
     only_in(&["metrics.rs"], &["prometheus::"]);
     only_in(&["cluster"], &["redis::"]);
+    only_in(&["archive"], &["rusqlite::"]);
 }
 
 #[test]

@@ -84,7 +84,8 @@ impl Merge {
     fn join(&self, want: Want) -> Option<Window<'_>> {
         let mut queue = lock(&self.0);
         queue.push(want);
-        (queue.len() == 1).then_some(Window(Some(self)))
+        // Lazily: a window that is dropped here would lock the queue again.
+        (queue.len() == 1).then(|| Window(Some(self)))
     }
 }
 

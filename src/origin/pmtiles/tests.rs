@@ -305,6 +305,46 @@ async fn an_archive_of_another_format_or_cut_off_is_an_error_in_words() {
     assert!(error.detail.contains("no PMTiles"), "{error}");
 }
 
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let level = flate2::Compression::best();
+    std::io::Read::read_to_end(&mut flate2::read::GzEncoder::new(bytes, level), &mut out).unwrap();
+    out
+}
+
+/// An archive whose root has one entry, this leaf for all tiles.
+fn with_leaf(leaf: &[u8]) -> Vec<u8> {
+    let mut bytes = archive(&tiles(2, 10, "a"));
+    let length = u16::try_from(leaf.len()).unwrap();
+    let low = u8::try_from(length & 0x7f).unwrap() | 0x80;
+    let root = gzip(&[1, 0, 0, low, u8::try_from(length >> 7).unwrap(), 1]);
+    bytes[127..127 + root.len()].copy_from_slice(&root);
+    let end = bytes.len() as u64;
+    for (at, value) in [(16, root.len() as u64), (40, end), (48, leaf.len() as u64)] {
+        bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    }
+    bytes.extend_from_slice(leaf);
+    bytes
+}
+
+#[tokio::test]
+async fn directories_without_end_are_errors_of_the_archive() {
+    let origin = PmtilesOrigin::new(Memory::default());
+    // Of a length that its own gzip has: it points at itself.
+    let itself = (20u8..40)
+        .map(|length| (length, gzip(&[1, 0, 0, length | 0x80, 0, 1])))
+        .find(|(length, leaf)| leaf.len() == usize::from(*length));
+    let (_, itself) = itself.unwrap();
+    let bomb = gzip(&vec![0; crate::tile::pmtiles::MAX_DIRECTORY_BYTES + 1]);
+    for (leaf, said) in [(itself, "too deep"), (bomb, "is not read: at most")] {
+        origin.source.put(with_leaf(&leaf));
+        let error = origin.fetch(request(at(2, 0, 0))).await.unwrap_err();
+        assert_eq!(error.kind, OriginErrorKind::Server);
+        assert_eq!(error.scope, crate::origin::ErrorScope::Object);
+        assert!(error.detail.contains(said), "{error}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
