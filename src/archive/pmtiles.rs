@@ -46,7 +46,7 @@ impl Pmtiles {
         let Some(format) = header.format else {
             return Err(ArchiveError::content(
                 path,
-                "its tiles are none of png, jpg, webp, avif and mvt",
+                "it does not say what its tiles are",
             ));
         };
         let mut this = Self {

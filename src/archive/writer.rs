@@ -58,7 +58,8 @@ pub struct ArchiveWriter {
 }
 
 impl ArchiveWriter {
-    /// Begins an archive, `.pmtiles` or `.mbtiles` by the path's ending; its spool is `FILE.partial`.
+    /// Begins an archive, `.pmtiles` or `.mbtiles` by the path's ending; its spool is `FILE.partial`. An
+    /// archive of this name is replaced when the new one is whole.
     pub fn create(path: &Path, export: &Export, begin: Begin) -> Result<Self, ArchiveError> {
         let kind = match Kind::of(path) {
             None => return Err(ArchiveError::unknown_kind(path)),

@@ -31,7 +31,7 @@ pub const MAX_LEAF_DEPTH: usize = 4;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PmtilesError {
     /// Not PMTiles, or not version 3, or a header that contradicts itself.
-    #[error("no PMTiles version 3: {0}")]
+    #[error("not to be read as PMTiles version 3: {0}")]
     Header(String),
     /// Compressed in a way that is not read here.
     #[error(
@@ -93,7 +93,7 @@ pub struct Header {
     pub tiles: Option<u64>,
     /// How they are compressed.
     pub compression: TileCompression,
-    /// What they are, where that is something that is served here.
+    /// What they are, where it says so.
     pub format: Option<TileFormat>,
     /// The first zoom.
     pub minzoom: u8,
@@ -159,7 +159,11 @@ impl Header {
                 TileType::Webp => Some(TileFormat::Webp),
                 TileType::Avif => Some(TileFormat::Avif),
                 TileType::Mvt => Some(TileFormat::Mvt),
-                TileType::Mlt | TileType::Unknown => None,
+                TileType::Mlt => {
+                    let said = "its tiles are MapLibre tiles (MLT), which are not served";
+                    return Err(PmtilesError::Header(said.into()));
+                }
+                TileType::Unknown => None,
             },
             minzoom: known.min_zoom,
             maxzoom: known.max_zoom,

@@ -266,11 +266,11 @@ pub(super) const RULES: &[(&str, &str)] = &[
     ("[publish]\nadmin_urls = []", "publish:1"),
     ("delivery = 'redirect'", "tilesets.w.delivery:1"),
     (
-        "[tilesets.w2]\nbucket = 'b'\narchive = 'w.pmtiles'",
+        "[tilesets.w2]\nbucket = 'b'\narchive = 'w.pmtiles'\naccess = 'public'",
         "tilesets.w2.format:1",
     ),
     (
-        "[tilesets.w2]\nbucket = 'b'\nformat = 'mvt'\narchive = 'w.pmtiles'\nkey = '{quadkey}'",
+        "[tilesets.w2]\nbucket = 'b'\nformat = 'mvt'\narchive = 'w.pmtiles'\nkey = '{quadkey}'\naccess = 'public'",
         "tilesets.w2.archive:4",
     ),
     (
