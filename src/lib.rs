@@ -25,9 +25,11 @@
 //!
 //! [`app`] puts the parts together, and is the only module that knows them all. Arrows point one way:
 //! `main → cli → app → http → {auth, cache} → origin → tile`; [`metrics`] and [`clock`] are leaves.
-//! [`cluster`] carries what nodes share, and knows none of them.
+//! [`cluster`] carries what nodes share, and knows none of them. [`archive`] reads and writes tile archives for the
+//! commands, and knows [`tile`] alone.
 
 pub mod app;
+pub mod archive;
 pub mod auth;
 pub mod aws;
 pub mod cache;

@@ -1,4 +1,4 @@
-//! Where tiles come from: one trait, its S3 implementation, and a twin that fails on purpose.
+//! Where tiles come from: one trait, its S3 implementation, archives over that, and a twin that fails on purpose.
 //!
 //! Invariant: an answer keeps its meaning. Missing, denied, throttled, timed out, truncated and
 //! unreachable are different outcomes, and only [`OriginReply::NotFound`] is 'no such tile'.
@@ -7,6 +7,7 @@
 mod encoding;
 pub mod failing;
 pub mod limits;
+pub mod pmtiles;
 pub mod s3;
 mod urgency;
 

@@ -7,6 +7,7 @@ mod bounds;
 mod coord;
 mod format;
 mod key;
+pub mod pmtiles;
 mod template;
 mod tilejson;
 mod tileset;
@@ -16,7 +17,7 @@ pub use bounds::{Bounds, BoundsError};
 pub use coord::{MAX_ZOOM, Scale, TileAddress, TileCoord};
 pub use format::TileFormat;
 pub use key::{KeySpace, TileKey};
-pub use template::{KeyTemplate, TemplateError};
+pub use template::{KeyTemplate, TemplateError, is_archive};
 pub use tilejson::tilejson;
 pub use tileset::{
     Access, BrowserCaching, Delivery, MissingAnswer, Outside, Place, Tileset, TilesetError,

@@ -8,9 +8,10 @@ use crate::aws::policy::ReadPlace;
 use crate::aws::{AssumeRole, Aws, AwsSettings, CredentialSource, Identities, Timing};
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::origin::Origin;
 use crate::origin::limits::{LimitSettings, Limited};
+use crate::origin::pmtiles::PmtilesOrigin;
 use crate::origin::s3::S3Origin;
+use crate::origin::{Origin, OriginFuture, OriginRequest};
 use crate::tile::Place;
 
 /// How long the start waits for the first AWS credentials; it goes on without them.
@@ -67,7 +68,37 @@ pub(super) async fn s3_origin(
         speculative: config.origin.speculative,
         ..LimitSettings::new(config.origin.concurrency)
     };
-    Ok((Arc::new(Limited::new(origin, limits)), identities))
+    Ok((
+        Arc::new(Limited::new(Routed::new(origin), limits)),
+        identities,
+    ))
+}
+
+/// Each tileset's own: a key a tile, or an archive. Both are read with the same clients and within the
+/// same limits.
+#[derive(Debug)]
+struct Routed {
+    objects: Arc<S3Origin>,
+    archives: PmtilesOrigin<Arc<S3Origin>>,
+}
+
+impl Routed {
+    fn new(objects: S3Origin) -> Self {
+        let objects = Arc::new(objects);
+        Self {
+            archives: PmtilesOrigin::new(Arc::clone(&objects)),
+            objects,
+        }
+    }
+}
+
+impl Origin for Routed {
+    fn fetch(&self, request: OriginRequest) -> OriginFuture<'_> {
+        match request.tileset.place().key.archive() {
+            Some(_) => self.archives.fetch(request),
+            None => self.objects.fetch(request),
+        }
+    }
 }
 
 fn read_place(place: &Place) -> ReadPlace {

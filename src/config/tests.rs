@@ -62,7 +62,11 @@ fn added(added: &str) -> Vec<String> {
 fn the_example_has_every_key_and_is_right() {
     let text = include_str!("../../deploy/tilekeep.example.toml");
     let config = parse(text).map_err(|p| p.to_string()).unwrap();
-    assert_eq!(config.tilesets.len(), 2);
+    assert_eq!(config.tilesets.len(), 3);
+    assert_eq!(
+        config.tilesets[2].tileset.place().key.archive(),
+        Some("streets-2026-11.pmtiles")
+    );
     assert_eq!(config.tilesets[0].tileset.name(), "world");
     assert!(config.tilesets[0].assume_role.is_some());
     assert!(

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::tile::{
     Access, Bounds, BrowserCaching, Delivery, KeySpace, MAX_ZOOM, MissingAnswer, TileFormat,
-    Tileset, TilesetError, TilesetSpec,
+    Tileset, TilesetError, TilesetSpec, is_archive,
 };
 
 use super::aws::{AssumeRole, Aws};
@@ -94,7 +94,7 @@ impl TilesetConfig {
 }
 
 fn spec(name: String, section: &Section<'_>) -> TilesetSpec {
-    let key = section.read("key", key).unwrap_or_default();
+    let key = key_or_archive(section);
     let zoom = |item: &Item<'_>| u8::try_from(item.integer(0..=i64::from(MAX_ZOOM))?).ok();
     let ending = key.rsplit_once('.').map_or("", |(_, ending)| ending);
     let guess = FORMATS.iter().find(|(word, _)| *word == ending);
@@ -102,8 +102,22 @@ fn spec(name: String, section: &Section<'_>) -> TilesetSpec {
     if guess.is_none() && !section.has("format") && !key.is_empty() {
         section.refuse(
             "format",
-            "is missing, and `key` does not end in a format's name",
+            if section.has("archive") {
+                "is missing, and an archive's name does not tell"
+            } else {
+                "is missing, and `key` does not end in a format's name"
+            },
             "add it: png, jpg, webp, avif or mvt",
+        );
+    }
+    let delivery: Delivery = section
+        .read("delivery", |item| item.choice(&DELIVERY))
+        .unwrap_or_default();
+    if delivery == Delivery::Redirect && section.has("archive") {
+        section.refuse(
+            "delivery",
+            "cannot be `redirect` with `archive`: its tiles have no URLs of their own",
+            "leave it out",
         );
     }
     TilesetSpec {
@@ -119,9 +133,7 @@ fn spec(name: String, section: &Section<'_>) -> TilesetSpec {
             .unwrap_or_default(),
         version: section.read("version", Item::word),
         missing: section.read("missing", |item| item.choice(&MISSING)),
-        delivery: section
-            .read("delivery", |item| item.choice(&DELIVERY))
-            .unwrap_or_default(),
+        delivery,
         browser: browser(&section.section("browser")),
         access: section
             .read("access", |item| item.choice(&ACCESS))
@@ -145,6 +157,44 @@ fn bucket(item: &Item<'_>) -> Option<String> {
         return Some(name);
     }
     item.refuse("cannot be a bucket's name", "check it for spaces")
+}
+
+/// Where the tiles lie: each under a key of its own, or all in an archive.
+fn key_or_archive(section: &Section<'_>) -> String {
+    let archive = section.read("archive", archive);
+    if section.has("archive") && section.has("key") {
+        section.refuse(
+            "archive",
+            "excludes `key`: tiles lie in one archive, or each under a key",
+            "remove one of them",
+        );
+    }
+    let key = section.read("key", |item| {
+        let template = key(item)?;
+        if is_archive(&template) && !template.contains(['{', '}']) {
+            return item.refuse("names an archive", "write `archive` instead of `key`");
+        }
+        Some(template)
+    });
+    archive.or(key).unwrap_or_default()
+}
+
+fn archive(item: &Item<'_>) -> Option<String> {
+    let template = key(item)?;
+    if !is_archive(&template) {
+        return item.refuse(
+            "does not end in `.pmtiles`",
+            "name a PMTiles archive in the bucket; `tilekeep prefetch --output` and `pmtiles convert` make them",
+        );
+    }
+    let filled = template.replace("{version}", "").replace("{ext}", "");
+    if filled.contains(['{', '}']) {
+        return item.refuse(
+            "has placeholders, and there is one archive for all tiles",
+            "use no other than {version}",
+        );
+    }
+    Some(template)
 }
 
 fn key(item: &Item<'_>) -> Option<String> {
@@ -192,12 +242,13 @@ fn refuse(section: &Section<'_>, error: &TilesetError) {
     let missing = |key: &str| !section.has(key);
     match error {
         TilesetError::Name => section.refuse_whole("cannot be a tileset's name", error.to_string()),
-        // Said already, and the tileset cannot have both.
-        TilesetError::Key(_) if section.has("archive") => {}
+        TilesetError::Key(error) if section.has("archive") => {
+            section.refuse("archive", "is refused", error.to_string());
+        }
         TilesetError::Key(_) if missing("key") => section.refuse(
             "key",
             "is missing",
-            "say where the tiles lie, like key = \"world/{z}/{x}/{y}.png\"",
+            "say where the tiles lie, like key = \"world/{z}/{x}/{y}.png\" or archive = \"world.pmtiles\"",
         ),
         TilesetError::Key(error) => section.refuse("key", "is refused", error.to_string()),
         TilesetError::Zooms => section.refuse(

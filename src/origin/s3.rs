@@ -17,10 +17,12 @@
 
 mod answer;
 mod body;
+mod range;
 mod retry;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -29,7 +31,7 @@ use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use tokio::time::{Instant, timeout};
 
-use self::answer::Failure;
+use self::answer::{Failure, Said};
 use self::retry::{Jitter, MAX_ATTEMPTS, RetryBudget, pause};
 use super::encoding;
 use super::{
@@ -94,38 +96,50 @@ impl S3Origin {
     async fn get(&self, request: OriginRequest) -> Result<OriginReply, OriginError> {
         let place = request.tileset.place();
         let get = Get {
-            client: self
-                .by_tileset
-                .get(request.tileset.name())
-                .unwrap_or(&self.client),
+            client: self.client_of(request.tileset.name()),
             bucket: &place.bucket,
             key: place.key.key(request.coord, request.scale),
             validator: request.validator.as_ref(),
+            only: None,
+            range: None,
             max_object: self.max_object,
             progress: Progress::default(),
         };
-        match timeout(request.deadline, self.attempts(&get, request.deadline)).await {
+        self.in_time(&get, request.deadline).await
+    }
+
+    fn client_of(&self, tileset: &str) -> &Client {
+        self.by_tileset.get(tileset).unwrap_or(&self.client)
+    }
+
+    /// Tries until it succeeds, is not worth another try, or the deadline is over.
+    async fn in_time<A: Attempt>(
+        &self,
+        attempt: &A,
+        deadline: Duration,
+    ) -> Result<A::Reply, OriginError> {
+        match timeout(deadline, self.attempts(attempt, deadline)).await {
             Ok(result) => result,
-            Err(_) => Err(OriginError::new(
-                OriginErrorKind::Deadline,
-                format!(
-                    "{get}: no whole answer in {:?} ({})",
-                    request.deadline, get.progress
-                ),
-            )),
+            Err(_) => {
+                let get = attempt.get();
+                let progress = &get.progress;
+                let detail = format!("{get}: no whole answer in {deadline:?} ({progress})");
+                Err(OriginError::new(OriginErrorKind::Deadline, detail))
+            }
         }
     }
 
-    async fn attempts(
+    async fn attempts<A: Attempt>(
         &self,
-        get: &Get<'_>,
+        asked: &A,
         deadline: Duration,
-    ) -> Result<OriginReply, OriginError> {
+    ) -> Result<A::Reply, OriginError> {
         let started = Instant::now();
         let mut attempt = 1;
         loop {
-            get.progress.attempts.store(attempt, Ordering::Relaxed);
-            let failure = match get.once().await {
+            let progress = &asked.get().progress;
+            progress.attempts.store(attempt, Ordering::Relaxed);
+            let failure = match asked.once().await {
                 Ok(reply) => {
                     self.budget.deposit();
                     return Ok(reply);
@@ -162,20 +176,44 @@ impl Origin for S3Origin {
     }
 }
 
-/// One tile's `GetObject`, and how far it has come.
+/// Something that may be tried again.
+trait Attempt: Sync {
+    type Reply: Send;
+    fn get(&self) -> &Get<'_>;
+    fn once(&self) -> impl Future<Output = Result<Self::Reply, Failure>> + Send;
+}
+
+/// The whole object.
+impl Attempt for Get<'_> {
+    type Reply = OriginReply;
+
+    fn get(&self) -> &Get<'_> {
+        self
+    }
+
+    fn once(&self) -> impl Future<Output = Result<OriginReply, Failure>> + Send {
+        self.whole()
+    }
+}
+
+/// One `GetObject`, and how far it has come.
 struct Get<'a> {
     client: &'a Client,
     bucket: &'a str,
     key: String,
+    /// `If-None-Match`.
     validator: Option<&'a OriginValidator>,
+    /// `If-Match`.
+    only: Option<&'a OriginValidator>,
+    /// A part of the object alone.
+    range: Option<Range<u64>>,
     max_object: u64,
     progress: Progress,
 }
 
 impl Get<'_> {
-    async fn once(&self) -> Result<OriginReply, Failure> {
-        self.progress.received.store(0, Ordering::Relaxed);
-        self.progress.promised.store(u64::MAX, Ordering::Relaxed);
+    async fn whole(&self) -> Result<OriginReply, Failure> {
+        self.progress.begin();
         let sent = self
             .client
             .get_object()
@@ -186,7 +224,11 @@ impl Get<'_> {
             .await;
         match sent {
             Ok(output) => self.read(output).await.map(OriginReply::Found),
-            Err(error) => answer::translate(&error, self),
+            Err(error) => match answer::translate(&error, self)? {
+                Said::NotModified => Ok(OriginReply::NotModified),
+                // The other one answers `If-Match`, which is not sent here.
+                Said::NotFound | Said::Changed => Ok(OriginReply::NotFound),
+            },
         }
     }
 
@@ -194,16 +236,10 @@ impl Get<'_> {
         // Every S3 server sends an ETag with an object. A captive portal's or a proxy's log-in page,
         // answered with 200, does not, and must not become a tile.
         let Some(etag) = output.e_tag() else {
-            let said = format!("{self}: 200 without an ETag; is `endpoint_url` an S3 endpoint?");
-            return Err(Failure::for_good(OriginError::new(
-                OriginErrorKind::Server,
-                said,
-            )));
+            return Err(self.no_etag());
         };
         let validator = OriginValidator::new(etag);
-        let last_modified = output
-            .last_modified()
-            .and_then(|at| u64::try_from(at.secs()).ok());
+        let last_modified = last_modified(&output);
         let declared = output.content_encoding().map(str::to_owned);
         let promised = output.content_length().and_then(|n| u64::try_from(n).ok());
         let body = body::read(output.body, promised, self.max_object, self).await?;
@@ -220,9 +256,26 @@ impl Get<'_> {
     }
 }
 
+impl Get<'_> {
+    fn no_etag(&self) -> Failure {
+        let said = format!("{self}: success without an ETag; is `endpoint_url` an S3 endpoint?");
+        Failure::for_good(OriginError::new(OriginErrorKind::Server, said))
+    }
+}
+
+/// In seconds since the epoch.
+fn last_modified(output: &GetObjectOutput) -> Option<u64> {
+    let at = output.last_modified()?;
+    u64::try_from(at.secs()).ok()
+}
+
 impl fmt::Display for Get<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "GetObject s3://{}/{}", self.bucket, self.key)
+        write!(f, "GetObject s3://{}/{}", self.bucket, self.key)?;
+        match &self.range {
+            Some(range) => write!(f, " bytes {}-{}", range.start, range.end - 1),
+            None => Ok(()),
+        }
     }
 }
 
@@ -233,6 +286,13 @@ struct Progress {
     received: AtomicU64,
     /// `u64::MAX` until the response's head is there.
     promised: AtomicU64,
+}
+
+impl Progress {
+    fn begin(&self) {
+        self.received.store(0, Ordering::Relaxed);
+        self.promised.store(u64::MAX, Ordering::Relaxed);
+    }
 }
 
 impl fmt::Display for Progress {

@@ -1,4 +1,5 @@
-//! Key templates: how a tile's coordinates become an object's key, `world/{z}/{x}/{y}.png`.
+//! Key templates: how a tile's coordinates become an object's key, `world/{z}/{x}/{y}.png`; or the one key
+//! of an archive that holds them all, `world.pmtiles`.
 
 use std::fmt::Write as _;
 
@@ -28,6 +29,15 @@ pub enum TemplateError {
     TooLong,
 }
 
+/// Whether a key without coordinates names an archive: it ends in `.pmtiles`.
+pub fn is_archive(key: &str) -> bool {
+    let at = key.len().saturating_sub(".pmtiles".len());
+    at > 0
+        && key
+            .get(at..)
+            .is_some_and(|e| e.eq_ignore_ascii_case(".pmtiles"))
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     Text(String),
@@ -44,6 +54,8 @@ enum Part {
 pub struct KeyTemplate {
     source: String,
     parts: Vec<Part>,
+    /// The archive's key.
+    archive: Option<String>,
 }
 
 impl KeyTemplate {
@@ -83,12 +95,17 @@ impl KeyTemplate {
 
         let has = |part: &Part| parts.contains(part);
         let by_row = has(&Part::Z) && has(&Part::X) && (has(&Part::Y) || has(&Part::TmsY));
-        if !by_row && !has(&Part::Quadkey) {
+        let archive = match parts.as_slice() {
+            [Part::Text(key)] if is_archive(key) => Some(key.clone()),
+            _ => None,
+        };
+        if !by_row && !has(&Part::Quadkey) && archive.is_none() {
             return Err(TemplateError::Ambiguous);
         }
         let template = Self {
             source: source.to_owned(),
             parts,
+            archive,
         };
         let longest = TileCoord::new(super::MAX_ZOOM, (1 << 30) - 1, 1 << 29);
         match longest {
@@ -99,7 +116,12 @@ impl KeyTemplate {
         }
     }
 
-    /// The object's key for one tile.
+    /// The key of the archive that holds all the tiles; `None`: each tile is an object of its own.
+    pub fn archive(&self) -> Option<&str> {
+        self.archive.as_deref()
+    }
+
+    /// The object's key for one tile. Of an archive it is the archive's.
     pub fn key(&self, tile: TileCoord, scale: Scale) -> String {
         let mut key = String::with_capacity(self.source.len() + 24);
         for part in &self.parts {
@@ -169,6 +191,17 @@ mod tests {
         assert_eq!(key("a/{z}/{x}.png"), Err(TemplateError::Ambiguous));
         assert_eq!(key("a/{x}/{y}.png"), Err(TemplateError::Ambiguous));
         assert_eq!(key("fixed"), Err(TemplateError::Ambiguous));
+    }
+
+    #[test]
+    fn an_archive_has_one_key_for_all_its_tiles() {
+        let archive = KeyTemplate::new("w/{version}.pmtiles", TileFormat::Png, Some("v7")).unwrap();
+        assert_eq!(archive.archive(), Some("w/v7.pmtiles"));
+        assert_eq!(archive.fixed_prefix(), "w/v7.pmtiles");
+        assert!(!archive.has_density());
+        let tiles = KeyTemplate::new("w.pmtiles/{z}/{x}/{y}.pmtiles", TileFormat::Png, None);
+        assert_eq!(tiles.unwrap().archive(), None);
+        assert_eq!(key(".pmtiles"), Err(TemplateError::Ambiguous));
     }
 
     #[test]

@@ -96,6 +96,17 @@ fn arrows_point_one_way() {
     for part in ["auth", "cache", "origin", "tile"] {
         never_in(part, &["crate::cluster"]);
     }
+    never_in("archive", &upper);
+    never_in(
+        "archive",
+        &[
+            "crate::auth",
+            "crate::cache",
+            "crate::origin",
+            "tokio::",
+            "StatusCode",
+        ],
+    );
     for leaf in ["metrics", "clock.rs"] {
         never_in(leaf, &["use crate::"]);
     }
@@ -117,6 +128,7 @@ fn each_big_dependency_has_one_home() {
     only_in(&["cache/disk"], &["lru::", "LruCache"]);
     only_in(&["metrics"], &["prometheus::"]);
     only_in(&["cluster"], &["redis::"]);
+    only_in(&["archive"], &["rusqlite::"]);
 }
 
 #[test]

@@ -5,6 +5,9 @@
     reason = "in a test, and in what helps it, a panic is the report"
 )]
 
+#[cfg(feature = "demo")]
+mod archive_origin;
+mod archives;
 mod attacks;
 mod caches;
 mod cli;

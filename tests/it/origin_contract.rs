@@ -1,5 +1,5 @@
 //! What every origin keeps: the same sentences over S3, as it is spoken over HTTP by the embedded
-//! endpoint, and over the twin in memory.
+//! endpoint, and over the twin in memory; `archive_origin` has them over archives.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,7 +95,7 @@ pub(crate) async fn origin_with(s3: &EmbeddedS3, keys: AccessKeys) -> S3Origin {
 }
 
 /// What the sentences need of an origin, besides asking it.
-trait Subject {
+pub(crate) trait Subject {
     fn origin(&self) -> &dyn Origin;
     fn put(&self, tileset: &Tileset, coord: TileCoord, body: &'static [u8]);
     fn remove(&self, tileset: &Tileset, coord: TileCoord);
@@ -218,7 +218,7 @@ contract!(
     a_deadline_is_kept,
 );
 
-async fn a_tile_is_found_whole_with_its_validator_and_date(subject: &impl Subject) {
+pub(crate) async fn a_tile_is_found_whole_with_its_validator_and_date(subject: &impl Subject) {
     let world = world();
     subject.put(&world, at(3, 4, 5), b"\x89PNG tile");
     let tile = found(subject.origin().fetch(request(&world, at(3, 4, 5))).await);
@@ -228,14 +228,14 @@ async fn a_tile_is_found_whole_with_its_validator_and_date(subject: &impl Subjec
     assert!(tile.last_modified.is_some_and(|at| at > 1_600_000_000));
 }
 
-async fn a_tile_that_is_not_there_is_not_found(subject: &impl Subject) {
+pub(crate) async fn a_tile_that_is_not_there_is_not_found(subject: &impl Subject) {
     let world = world();
     subject.put(&world, at(3, 4, 5), b"tile");
     let reply = subject.origin().fetch(request(&world, at(3, 4, 6))).await;
     assert_eq!(reply.unwrap(), OriginReply::NotFound);
 }
 
-async fn a_held_tile_that_is_still_right_is_not_sent_again(subject: &impl Subject) {
+pub(crate) async fn a_held_tile_that_is_still_right_is_not_sent_again(subject: &impl Subject) {
     let world = world();
     subject.put(&world, at(1, 0, 0), b"tile");
     let held = found(subject.origin().fetch(request(&world, at(1, 0, 0))).await);
@@ -247,7 +247,7 @@ async fn a_held_tile_that_is_still_right_is_not_sent_again(subject: &impl Subjec
     assert_eq!(reply.unwrap(), OriginReply::NotModified);
 }
 
-async fn a_held_tile_that_changed_is_sent_anew(subject: &impl Subject) {
+pub(crate) async fn a_held_tile_that_changed_is_sent_anew(subject: &impl Subject) {
     let world = world();
     subject.put(&world, at(1, 0, 0), b"old");
     let held = found(subject.origin().fetch(request(&world, at(1, 0, 0))).await);
@@ -261,7 +261,7 @@ async fn a_held_tile_that_changed_is_sent_anew(subject: &impl Subject) {
     assert_ne!(tile.validator, held.validator);
 }
 
-async fn a_held_tile_that_was_removed_is_not_found(subject: &impl Subject) {
+pub(crate) async fn a_held_tile_that_was_removed_is_not_found(subject: &impl Subject) {
     let world = world();
     subject.put(&world, at(1, 0, 0), b"tile");
     let held = found(subject.origin().fetch(request(&world, at(1, 0, 0))).await);
@@ -274,7 +274,7 @@ async fn a_held_tile_that_was_removed_is_not_found(subject: &impl Subject) {
     assert_eq!(reply.unwrap(), OriginReply::NotFound);
 }
 
-async fn an_empty_object_is_a_tile_of_no_bytes(subject: &impl Subject) {
+pub(crate) async fn an_empty_object_is_a_tile_of_no_bytes(subject: &impl Subject) {
     let world = world();
     subject.put(&world, at(0, 0, 0), b"");
     let tile = found(subject.origin().fetch(request(&world, at(0, 0, 0))).await);
@@ -282,7 +282,7 @@ async fn an_empty_object_is_a_tile_of_no_bytes(subject: &impl Subject) {
     assert_eq!(tile.encoding, ContentEncoding::Identity);
 }
 
-async fn compressed_tiles_are_known_by_their_first_bytes(subject: &impl Subject) {
+pub(crate) async fn compressed_tiles_are_known_by_their_first_bytes(subject: &impl Subject) {
     let world = world();
     let bodies: [(&'static [u8], ContentEncoding); 3] = [
         (b"\x1f\x8b\x08gz", ContentEncoding::Gzip),
@@ -296,7 +296,7 @@ async fn compressed_tiles_are_known_by_their_first_bytes(subject: &impl Subject)
     }
 }
 
-async fn tiles_of_two_tilesets_are_kept_apart(subject: &impl Subject) {
+pub(crate) async fn tiles_of_two_tilesets_are_kept_apart(subject: &impl Subject) {
     let (world, values) = (world(), tileset("values", BUCKET, "v/{z}/{x}/{y}"));
     subject.put(&world, at(2, 1, 1), b"world");
     subject.put(&values, at(2, 1, 1), b"values");
@@ -304,7 +304,7 @@ async fn tiles_of_two_tilesets_are_kept_apart(subject: &impl Subject) {
     assert_eq!(tile.body, Bytes::from_static(b"values"));
 }
 
-async fn each_trouble_has_its_own_name_and_none_is_not_found(subject: &impl Subject) {
+pub(crate) async fn each_trouble_has_its_own_name_and_none_is_not_found(subject: &impl Subject) {
     let world = world();
     subject.put(&world, at(0, 0, 0), b"a tile of some bytes");
     for kind in OriginErrorKind::ALL {
@@ -322,7 +322,7 @@ async fn each_trouble_has_its_own_name_and_none_is_not_found(subject: &impl Subj
     }
 }
 
-async fn trouble_that_is_over_leaves_nothing_behind(subject: &impl Subject) {
+pub(crate) async fn trouble_that_is_over_leaves_nothing_behind(subject: &impl Subject) {
     let world = world();
     subject.put(&world, at(0, 0, 0), b"a tile of some bytes");
     for kind in [
@@ -344,7 +344,7 @@ async fn trouble_that_is_over_leaves_nothing_behind(subject: &impl Subject) {
     }
 }
 
-async fn a_deadline_is_kept(subject: &impl Subject) {
+pub(crate) async fn a_deadline_is_kept(subject: &impl Subject) {
     let world = world();
     subject.put(&world, at(0, 0, 0), b"tile");
     subject.trouble(OriginErrorKind::Deadline);

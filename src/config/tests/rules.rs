@@ -266,7 +266,27 @@ pub(super) const RULES: &[(&str, &str)] = &[
     ("[publish]\nadmin_urls = []", "publish:1"),
     ("delivery = 'redirect'", "tilesets.w.delivery:1"),
     (
-        "[tilesets.w2]\nbucket = 'b'\narchive = 'w.pmtiles'",
-        "tilesets.w2.archive:3",
+        "[tilesets.w2]\nbucket = 'b'\narchive = 'w.pmtiles'\naccess = 'public'",
+        "tilesets.w2.format:1",
+    ),
+    (
+        "[tilesets.w2]\nbucket = 'b'\nformat = 'mvt'\narchive = 'w.pmtiles'\nkey = '{quadkey}'\naccess = 'public'",
+        "tilesets.w2.archive:4",
+    ),
+    (
+        "[tilesets.w2]\nbucket = 'b'\nformat = 'mvt'\narchive = '{z}.pmtiles'",
+        "tilesets.w2.archive:4",
+    ),
+    (
+        "[tilesets.w2]\nbucket = 'b'\nformat = 'mvt'\narchive = 'w.mbtiles'",
+        "tilesets.w2.archive:4",
+    ),
+    (
+        "[tilesets.w2]\nbucket = 'b'\nformat = 'mvt'\nkey = 'w.pmtiles'",
+        "tilesets.w2.key:4",
+    ),
+    (
+        "[tilesets.w2]\nbucket = 'b'\nformat = 'mvt'\narchive = '{version}.pmtiles'",
+        "tilesets.w2.archive:4",
     ),
 ];

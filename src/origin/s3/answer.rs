@@ -14,7 +14,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use super::Get;
 use super::body::Unframed;
 use crate::aws::{find, printable, said};
-use crate::origin::{OriginError, OriginErrorKind, OriginReply};
+use crate::origin::{OriginError, OriginErrorKind};
 
 /// An attempt that failed, and whether another is worth it.
 #[derive(Debug)]
@@ -38,11 +38,19 @@ impl Failure {
     }
 }
 
-/// What an SDK error means: a 304 and a missing key are answers, all else is a failure.
-pub(super) fn translate(
-    error: &SdkError<GetObjectError>,
-    get: &Get<'_>,
-) -> Result<OriginReply, Failure> {
+/// What S3 answers without sending the object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Said {
+    /// The held one is still right (304).
+    NotModified,
+    /// There is another one now than was asked for (412).
+    Changed,
+    /// There is none.
+    NotFound,
+}
+
+/// What an SDK error means: a 304, a 412 and a missing key are answers, all else is a failure.
+pub(super) fn translate(error: &SdkError<GetObjectError>, get: &Get<'_>) -> Result<Said, Failure> {
     if let Some(response) = error.raw_response() {
         let code = error.as_service_error().and_then(|e| e.code());
         let message = error.as_service_error().and_then(|e| e.message());
@@ -53,9 +61,10 @@ pub(super) fn translate(
         }
         return match (response.status().as_u16(), code) {
             // Not modelled by the SDK: it surfaces as an unhandled service error.
-            (304, _) if get.validator.is_some() => Ok(OriginReply::NotModified),
+            (304, _) if get.validator.is_some() => Ok(Said::NotModified),
+            (412, _) if get.only.is_some() => Ok(Said::Changed),
             // With its code alone: a proxy's or a wrong path's bare 404 is no statement about a tile.
-            (404, Some("NoSuchKey")) => Ok(OriginReply::NotFound),
+            (404, Some("NoSuchKey")) => Ok(Said::NotFound),
             (status, code) => Err(answered(status, code, message, response, get)),
         };
     }
@@ -100,7 +109,7 @@ fn answered(
     let retry_after = header("retry-after")
         .and_then(|seconds| seconds.trim().parse().ok())
         .map(Duration::from_secs);
-    let error = if code == Some("InvalidObjectState") {
+    let error = if matches!(code, Some("InvalidObjectState" | "InvalidRange")) {
         OriginError::of_object(kind, detail)
     } else {
         OriginError::new(kind, detail)
@@ -145,7 +154,10 @@ fn kind(status: u16, code: Option<&str>) -> OriginErrorKind {
             | "IllegalLocationConstraintException",
         ) => OriginErrorKind::Denied,
         Some(code) if code.starts_with("KMS.") => OriginErrorKind::Denied,
+        // The object ends before the part that was asked for begins.
+        Some("InvalidRange") => OriginErrorKind::Truncated,
         _ => match status {
+            416 => OriginErrorKind::Truncated,
             429 => OriginErrorKind::Throttled,
             301 | 307 | 308 | 401 | 403 => OriginErrorKind::Denied,
             _ => OriginErrorKind::Server,
