@@ -7,6 +7,7 @@
 mod cluster;
 #[cfg(feature = "demo")]
 mod demo;
+mod events;
 mod login;
 mod origin;
 mod tls;
@@ -22,12 +23,13 @@ use tokio::task::JoinHandle;
 
 #[cfg(feature = "demo")]
 pub use self::demo::{DemoOptions, demo};
-use self::origin::s3_origin;
+use self::origin::{FromAws, s3_origin};
 use self::tls::TlsError;
 use crate::auth::{
     CookieError, KeyError, KeyMaterial, KeyRing, KeySettings, NoRandomness, OpenError, QuotaClass,
     QuotaLimit, Quotas, Scheme, Secret, SessionSettings, Sessions, Users, UsersError,
 };
+use crate::aws::events::Events;
 use crate::aws::{AwsError, CredentialSource, Identities, Timing};
 use crate::cache::{
     DiskOpenError, DiskSettings, DiskTier, FreshnessPolicy, MemoryTier, TileCache, TileCacheParts,
@@ -192,13 +194,22 @@ impl App {
             tls: tls.is_some(),
         };
 
-        let (origin, identities) = if let Some(origin) = provided.origin {
-            (origin, Identities::default())
+        let from_aws = if let Some(origin) = provided.origin {
+            FromAws {
+                origin,
+                events: None,
+                identities: Identities::default(),
+            }
         } else {
             // On the heap: the SDK's futures are large, and everything that waits for this one holds it.
             let (source, timing) = (provided.credentials, provided.timing);
-            Box::pin(s3_origin(&config, source, clock.clone(), timing)).await?
+            Box::pin(s3_origin(&config, source, clock.clone(), timing, &metrics)).await?
         };
+        let FromAws {
+            origin,
+            events,
+            identities,
+        } = from_aws;
         let cache = tile_cache(&config, origin, clock.clone(), metrics.clone()).await?;
         let (others, link) = cluster::open(&config, &clock, &metrics)?.unzip();
         let quotas = Arc::new(quotas(&config, &metrics)?);
@@ -221,6 +232,8 @@ impl App {
             cache: cache.clone(),
             quotas: quotas.clone(),
             tilesets: parts.tilesets.clone(),
+            clock: clock.clone(),
+            events: events.as_ref().map(Events::flow),
             others: others.clone(),
             shutdown: ending.clone(),
             listen: addresses.admin,
@@ -239,11 +252,20 @@ impl App {
                     sessions: parts.sessions.clone(),
                     cache: cache.clone(),
                     tilesets: parts.tilesets.clone(),
+                    metrics: metrics.clone(),
                 };
                 Some(cluster::start(ends, here, admin_ending.clone()).await)
             }
             None => None,
         };
+        if let Some(events) = events {
+            let here = events::Dropping {
+                cache: cache.clone(),
+                tilesets: parts.tilesets.clone(),
+                others,
+            };
+            drop(events::start(events, here, ending.clone()));
+        }
         let server = |tls, shutdown, grace, limits, metrics| Server {
             tls,
             shutdown,

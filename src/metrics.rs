@@ -3,6 +3,7 @@
 //! Invariant: no label comes from a client's text, so the number of series is fixed by the build
 //! and the configuration. Handles are made once; counting on the tile path is one atomic addition.
 
+mod events;
 mod labels;
 
 use std::marker::PhantomData;
@@ -13,6 +14,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+pub use self::events::{EventMetrics, EventOutcome, SwitchedBy};
 pub use self::labels::*;
 
 /// A closed set of words: a metric's label, a log's field and a header's parameter say the same.
@@ -230,6 +232,10 @@ pub struct Metrics {
     pub cluster_events: CounterBy<ClusterEvent>,
     /// Attempts to get AWS credentials.
     pub credential_refreshes: CounterBy<CredentialOutcome>,
+    /// Changes in buckets.
+    pub events: EventMetrics,
+    /// Versions switched while the server runs.
+    pub version_switches: CounterBy<SwitchedBy>,
     credentials_expire: GaugeVec,
 }
 
@@ -393,6 +399,8 @@ impl Metrics {
                 "Attempts to get AWS credentials, by how they ended.",
                 "outcome",
             ),
+            events: EventMetrics::new(r),
+            version_switches: events::version_switches(r),
             credentials_expire: credentials_expire(r),
             registry,
         }

@@ -135,6 +135,8 @@ label_enum! {
         Ending = "ending",
         /// Tiles were purged.
         Purge = "purge",
+        /// A tileset's version was switched.
+        Version = "version",
     }
 }
 
