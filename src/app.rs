@@ -23,14 +23,14 @@ use tokio::task::JoinHandle;
 
 #[cfg(feature = "demo")]
 pub use self::demo::{DemoOptions, demo};
-use self::origin::{FromAws, s3_origin};
+use self::origin::FromAws;
 use self::tls::TlsError;
 use crate::auth::{
     CookieError, KeyError, KeyMaterial, KeyRing, KeySettings, NoRandomness, OpenError, QuotaClass,
     QuotaLimit, Quotas, Scheme, Secret, SessionSettings, Sessions, Users, UsersError,
 };
 use crate::aws::events::Events;
-use crate::aws::{AwsError, CredentialSource, Identities, Timing};
+use crate::aws::{AwsError, CredentialSource, Timing};
 use crate::cache::{
     DiskOpenError, DiskSettings, DiskTier, FreshnessPolicy, MemoryTier, TileCache, TileCacheParts,
 };
@@ -194,22 +194,13 @@ impl App {
             tls: tls.is_some(),
         };
 
-        let from_aws = if let Some(origin) = provided.origin {
-            FromAws {
-                origin,
-                events: None,
-                identities: Identities::default(),
-            }
-        } else {
-            // On the heap: the SDK's futures are large, and everything that waits for this one holds it.
-            let (source, timing) = (provided.credentials, provided.timing);
-            Box::pin(s3_origin(&config, source, clock.clone(), timing, &metrics)).await?
-        };
+        let asking = (provided.credentials, provided.timing);
+        let origin = origin::open(&config, provided.origin, asking, &clock, &metrics);
         let FromAws {
             origin,
             events,
             identities,
-        } = from_aws;
+        } = origin.await?;
         let cache = tile_cache(&config, origin, clock.clone(), metrics.clone()).await?;
         let (others, link) = cluster::open(&config, &clock, &metrics)?.unzip();
         let quotas = Arc::new(quotas(&config, &metrics)?);
@@ -258,14 +249,12 @@ impl App {
             }
             None => None,
         };
-        if let Some(events) = events {
-            let here = events::Dropping {
-                cache: cache.clone(),
-                tilesets: parts.tilesets.clone(),
-                others,
-            };
-            drop(events::start(events, here, ending.clone()));
-        }
+        let dropping = events::Dropping {
+            cache: cache.clone(),
+            tilesets: parts.tilesets.clone(),
+            others,
+        };
+        events::start(events, dropping, ending.clone());
         let server = |tls, shutdown, grace, limits, metrics| Server {
             tls,
             shutdown,

@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio::task::JoinHandle;
-
 use crate::aws::events::{Changes, Events};
 use crate::aws::{Aws, AwsError};
 use crate::cache::TileCache;
@@ -32,15 +30,16 @@ pub(super) fn open(
     Events::new(aws, events.queue.clone(), endpoint, with).map(Some)
 }
 
-/// Begins to read.
-pub(super) fn start(events: Events, here: Dropping, shutdown: Shutdown) -> JoinHandle<()> {
+/// Begins to read, where there is a queue. Nobody waits for its end: what was not removed is read again.
+pub(super) fn start(events: Option<Events>, here: Dropping, shutdown: Shutdown) {
+    let Some(events) = events else { return };
     if here.others.is_none() {
         tracing::info!(
             "[events] without [cluster] this node alone hears of what it reads from its queue: give every node a queue \
              of its own"
         );
     }
-    tokio::spawn(events.run(Arc::new(here), shutdown))
+    drop(tokio::spawn(events.run(Arc::new(here), shutdown)));
 }
 
 /// What this node does about changed objects.

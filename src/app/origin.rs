@@ -28,9 +28,35 @@ pub(super) struct FromAws {
     pub(super) identities: Identities,
 }
 
+/// What the configuration says, unless there is an origin already.
+pub(super) async fn open(
+    config: &Config,
+    given: Option<Arc<dyn Origin>>,
+    (credentials, timing): (CredentialSource, Timing),
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+) -> Result<FromAws, AppError> {
+    if let Some(origin) = given {
+        return Ok(FromAws {
+            origin,
+            events: None,
+            identities: Identities::default(),
+        });
+    }
+    // On the heap: the SDK's futures are large, and everything that waits for this one holds it.
+    Box::pin(s3_origin(
+        config,
+        credentials,
+        clock.clone(),
+        timing,
+        metrics,
+    ))
+    .await
+}
+
 /// The origin of a configuration's tilesets, its events, and who signs. Waits a moment for the first
 /// credentials, so that the first request finds them and a wrong set-up is told early.
-pub(super) async fn s3_origin(
+async fn s3_origin(
     config: &Config,
     credentials: CredentialSource,
     clock: Clock,
