@@ -7,6 +7,7 @@
 mod cluster;
 #[cfg(feature = "demo")]
 mod demo;
+mod events;
 mod login;
 mod origin;
 mod tls;
@@ -22,13 +23,14 @@ use tokio::task::JoinHandle;
 
 #[cfg(feature = "demo")]
 pub use self::demo::{DemoOptions, demo};
-use self::origin::s3_origin;
+use self::origin::FromAws;
 use self::tls::TlsError;
 use crate::auth::{
     CookieError, KeyError, KeyMaterial, KeyRing, KeySettings, NoRandomness, OpenError, QuotaClass,
     QuotaLimit, Quotas, Scheme, Secret, SessionSettings, Sessions, Users, UsersError,
 };
-use crate::aws::{AwsError, CredentialSource, Identities, Timing};
+use crate::aws::events::Events;
+use crate::aws::{AwsError, CredentialSource, Timing};
 use crate::cache::{
     DiskOpenError, DiskSettings, DiskTier, FreshnessPolicy, MemoryTier, Speculation, TileCache,
     TileCacheParts,
@@ -194,13 +196,13 @@ impl App {
             tls: tls.is_some(),
         };
 
-        let (origin, identities) = if let Some(origin) = provided.origin {
-            (origin, Identities::default())
-        } else {
-            // On the heap: the SDK's futures are large, and everything that waits for this one holds it.
-            let (source, timing) = (provided.credentials, provided.timing);
-            Box::pin(s3_origin(&config, source, clock.clone(), timing)).await?
-        };
+        let asking = (provided.credentials, provided.timing);
+        let origin = origin::open(&config, provided.origin, asking, &clock, &metrics);
+        let FromAws {
+            origin,
+            events,
+            identities,
+        } = origin.await?;
         let cache = tile_cache(&config, origin, clock.clone(), metrics.clone()).await?;
         let (others, link) = cluster::open(&config, &clock, &metrics)?.unzip();
         let quotas = Arc::new(quotas(&config, &metrics)?);
@@ -224,6 +226,8 @@ impl App {
             cache: cache.clone(),
             quotas: quotas.clone(),
             tilesets: parts.tilesets.clone(),
+            clock: clock.clone(),
+            events: events.as_ref().map(Events::flow),
             others: others.clone(),
             shutdown: ending.clone(),
             listen: addresses.admin,
@@ -242,11 +246,18 @@ impl App {
                     sessions: parts.sessions.clone(),
                     cache: cache.clone(),
                     tilesets: parts.tilesets.clone(),
+                    metrics: metrics.clone(),
                 };
                 Some(cluster::start(ends, here, admin_ending.clone()).await)
             }
             None => None,
         };
+        let dropping = events::Dropping {
+            cache: cache.clone(),
+            tilesets: parts.tilesets.clone(),
+            others,
+        };
+        events::start(events, dropping, ending.clone());
         let server = |tls, shutdown, grace, limits, metrics| Server {
             tls,
             shutdown,

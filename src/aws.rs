@@ -5,6 +5,7 @@
 //! reaches `Debug` or an error.
 //! Left out on purpose: tiles (`origin/s3`), and saying what is wrong with a set-up before it fails.
 
+pub mod events;
 mod identities;
 mod keeper;
 mod plan;
@@ -294,8 +295,13 @@ impl Aws {
 
     /// The keeper of a role's keys: one for all clients that read the same places with it.
     fn assume(&self, role: &AssumeRole, reads: &[ReadPlace]) -> Result<Kept, AwsError> {
-        let sts = self.sts_config().ok_or(AwsError::NoSts)?;
         let policy = self.narrow(role, reads)?;
+        self.assume_with(role, policy)
+    }
+
+    /// The same, narrowed by this policy.
+    fn assume_with(&self, role: &AssumeRole, policy: Option<String>) -> Result<Kept, AwsError> {
+        let sts = self.sts_config().ok_or(AwsError::NoSts)?;
         let mut handed_out = self.handed_out();
         let known = handed_out.roles.iter();
         if let Some((.., keys)) = known.clone().find(|(r, p, _)| r == role && *p == policy) {

@@ -1,9 +1,9 @@
-//! What nodes share, by way of Redis or Valkey: ended sessions and purges.
+//! What nodes share, by way of Redis or Valkey: ended sessions, purges, switches of a tileset's version.
 //!
 //! Invariant: nobody waits for Redis but whoever asked for something to be shared, and they only for a moment.
 //! Without Redis a node goes on serving and says so; what was ended here meanwhile is handed over when Redis is
 //! back. What comes from Redis is looked at like what comes from a client: whoever can write there may end
-//! sessions and purge, and no more.
+//! sessions, purge and switch versions, and no more.
 //!
 //! Two streams tell what happens (`XREAD` hands out no more than was asked for, where Pub/Sub would fill a queue
 //! without bound); a sorted set holds every ended session until its last token has expired, for nodes that
@@ -14,6 +14,8 @@
 //! | `ended` | sorted set: 32 hexadecimal digits, scored by the second after which they may be forgotten |
 //! | `endings` | stream: the same pairs as they come |
 //! | `purges` | stream: `purge`, a request as `POST /purge` takes it, and `node`, who sent it |
+//! | `versions` | hash: a tileset's newest switch of version, by its name |
+//! | `switches` | stream: the same pairs as they come |
 //! | `since` | since when (milliseconds) this Redis has kept the above |
 //!
 //! Left out on purpose: what an ending or a purge means. [`Node`] is what the rest of the server does about them;
@@ -25,6 +27,7 @@ mod connection;
 mod endings;
 mod purges;
 mod stream;
+mod versions;
 mod writer;
 
 use std::path::PathBuf;
@@ -42,6 +45,8 @@ use crate::clock::{Clock, Timestamp};
 use crate::metrics::{ClusterEvent, Direction, Message, Metrics};
 use crate::shutdown::Shutdown;
 
+/// Switches of version that wait.
+const VERSIONS_QUEUE: usize = 8;
 /// Endings that wait to be handed over. What finds it full is handed over all the same, later.
 const ENDINGS_QUEUE: usize = 1024;
 /// Purges that wait; each may be megabytes.
@@ -86,6 +91,19 @@ pub enum Purged {
     Malformed,
 }
 
+/// What became of a switch of version that another node made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VersionSaid {
+    /// It was news.
+    Taken,
+    /// It was not, or is about nothing that this node has.
+    Nothing,
+    /// This node knows a later one: this.
+    Outdated(String),
+    /// It is no switch.
+    Malformed,
+}
+
 /// What this node does about what others have done. Every call may block: it is made on a blocking thread.
 pub trait Node: Send + Sync + 'static {
     /// Ends these here too, all in one go.
@@ -94,6 +112,10 @@ pub trait Node: Send + Sync + 'static {
     fn endings(&self, now: Timestamp) -> Vec<Ending>;
     /// Applies a purge, which does not come back through [`Cluster::purge`].
     fn purge(&self, request: &[u8]) -> Purged;
+    /// Takes a switch of a tileset's version, if it is newer than what is known here.
+    fn version(&self, tileset: &str, switch: &[u8]) -> VersionSaid;
+    /// The newest switch of each tileset that is known here.
+    fn versions(&self) -> Vec<(String, String)>;
 }
 
 /// Where and how nodes meet.
@@ -189,6 +211,7 @@ pub struct Cluster {
     shared: Arc<Shared>,
     endings: mpsc::Sender<Letter<Ending>>,
     purges: mpsc::Sender<Letter<String>>,
+    versions: mpsc::Sender<Letter<(String, String)>>,
 }
 
 /// The conversation with Redis; nothing is shared before [`Link::run`].
@@ -196,6 +219,7 @@ pub struct Link {
     shared: Arc<Shared>,
     endings: mpsc::Receiver<Letter<Ending>>,
     purges: mpsc::Receiver<Letter<String>>,
+    versions: mpsc::Receiver<Letter<(String, String)>>,
 }
 
 /// A node's two ends.
@@ -210,15 +234,18 @@ pub fn open(settings: ClusterSettings, clock: Clock, metrics: Arc<Metrics>) -> (
     });
     let (endings, endings_queue) = mpsc::channel(ENDINGS_QUEUE);
     let (purges, purges_queue) = mpsc::channel(PURGES_QUEUE);
+    let (versions, versions_queue) = mpsc::channel(VERSIONS_QUEUE);
     let cluster = Cluster {
         shared: shared.clone(),
         endings,
         purges,
+        versions,
     };
     let link = Link {
         shared,
         endings: endings_queue,
         purges: purges_queue,
+        versions: versions_queue,
     };
     (cluster, link)
 }
@@ -247,15 +274,22 @@ impl Cluster {
 
     /// Hands over a purge that is in effect here already: the JSON of its request.
     pub async fn purge(&self, request: String) -> Handed {
+        self.hand_over(&self.purges, request).await
+    }
+
+    /// Hands over a switch of a tileset's version that is in effect here already. Where Redis is away, it is handed
+    /// over when it is back: as one of [`Node::versions`].
+    pub async fn tell_version(&self, tileset: &str, switch: String) -> Handed {
+        let what = (tileset.to_owned(), switch);
+        self.hand_over(&self.versions, what).await
+    }
+
+    async fn hand_over<T>(&self, queue: &mpsc::Sender<Letter<T>>, what: T) -> Handed {
         if !self.shared.accepting.load(Ordering::Acquire) {
             return Handed::Unreachable;
         }
         let (taken, told) = oneshot::channel();
-        let letter = Letter {
-            what: request,
-            taken,
-        };
-        if self.purges.try_send(letter).is_err() {
+        if queue.try_send(Letter { what, taken }).is_err() {
             self.shared.event(ClusterEvent::QueueFull, 1);
             return Handed::Unreachable;
         }
@@ -306,7 +340,7 @@ impl Link {
                 tracing::warn!(
                     %redis, %trouble,
                     "[cluster] Redis cannot be reached: this node goes on alone and keeps trying; sessions ended \
-                     meanwhile are handed over when it is back, purges are not"
+                     meanwhile and versions switched are handed over when it is back, purges are not"
                 );
             }
             sleep(self.spread(pause)).await;
@@ -318,8 +352,8 @@ impl Link {
     async fn converse(&mut self, node: &Arc<dyn Node>, followed: &mut purges::Followed) -> Trouble {
         let shared = self.shared.clone();
         let open = || Connection::open(&shared.settings.redis);
-        let opened = tokio::try_join!(open(), open(), open());
-        let (endings_line, purges_line, writing_line) = match opened {
+        let opened = tokio::try_join!(open(), open(), open(), open());
+        let (endings_line, purges_line, versions_line, writing_line) = match opened {
             Ok(opened) => opened,
             Err(trouble) => return trouble,
         };
@@ -327,15 +361,20 @@ impl Link {
         shared.accepting.store(true, Ordering::Release);
         let knows_endings = watch::channel(false).0;
         let knows_purges = watch::channel(false).0;
+        let knows_versions = watch::channel(false).0;
         let connected = async {
-            tokio::join!(is_true(&knows_endings), is_true(&knows_purges));
+            tokio::join!(
+                is_true(&knows_endings),
+                is_true(&knows_purges),
+                is_true(&knows_versions)
+            );
             let before = shared.reach.send_replace(Reach::Connected);
             shared.metrics.cluster_connected.set(1);
             let redis = &shared.settings.redis;
             match before {
                 Reach::Away => tracing::info!(%redis, "[cluster] Redis is back"),
                 Reach::Starting | Reach::Connected => {
-                    tracing::info!(%redis, "[cluster] sharing ended sessions and purges");
+                    tracing::info!(%redis, "[cluster] sharing ended sessions, purges and versions");
                 }
             }
             std::future::pending().await
@@ -343,7 +382,10 @@ impl Link {
         tokio::select! {
             trouble = endings::follow(&shared, endings_line, node, &knows_endings) => trouble,
             trouble = purges::follow(&shared, purges_line, node, followed, &knows_purges) => trouble,
-            trouble = writer::write(&shared, writing_line, &mut self.endings, &mut self.purges) => trouble,
+            trouble = versions::follow(&shared, versions_line, node, &knows_versions) => trouble,
+            trouble = writer::write(
+                &shared, writing_line, &mut self.endings, &mut self.purges, &mut self.versions
+            ) => trouble,
             never = connected => never,
         }
     }
@@ -352,6 +394,7 @@ impl Link {
     fn hang_up(&mut self) {
         while self.endings.try_recv().is_ok() {}
         while self.purges.try_recv().is_ok() {}
+        while self.versions.try_recv().is_ok() {}
     }
 
     /// A fleet that lost its Redis must not come back in step: three quarters to all of the pause, by node.

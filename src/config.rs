@@ -8,6 +8,7 @@
 mod aws;
 mod cache;
 mod cluster;
+mod events;
 mod item;
 mod login;
 mod not_yet;
@@ -31,6 +32,7 @@ use crate::tile::Access;
 pub use aws::{AssumeRole, Aws};
 pub use cache::{CacheConfig, OriginConfig};
 pub use cluster::ClusterConfig;
+pub use events::EventsConfig;
 pub use login::{IssuerKeySource, Login, LoginGrants, LoginIssuer, LoginOidc};
 pub use problem::{ConfigProblems, Problem};
 pub use quotas::QuotaConfig;
@@ -63,6 +65,8 @@ pub struct Config {
     pub aws: Aws,
     /// `[cluster]`; none: this node is alone.
     pub cluster: Option<ClusterConfig>,
+    /// `[events]`; none: changes are seen when a tile is stale.
+    pub events: Option<EventsConfig>,
     /// `[tilesets.*]` in the order of the file, at least one.
     pub tilesets: Vec<TilesetConfig>,
 }
@@ -102,6 +106,7 @@ impl Config {
             tilesets: tilesets::read(&mut tilesets, &aws),
             aws,
             cluster: ClusterConfig::read(&root.section("cluster")),
+            events: EventsConfig::read(&root.section("events")),
         };
         // A tileset that was refused is not in `config`, but its name is right.
         if let Some(name) = &config.server.default_tileset

@@ -34,3 +34,4 @@ mod shield;
 pub mod site;
 mod tile_answer;
 mod timed_io;
+pub mod version;

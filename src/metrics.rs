@@ -3,6 +3,7 @@
 //! Invariant: no label comes from a client's text, so the number of series is fixed by the build
 //! and the configuration. Handles are made once; counting on the tile path is one addition to a thread's own cell.
 
+mod events;
 mod labels;
 mod per_core;
 
@@ -14,6 +15,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+pub use self::events::{EventMetrics, EventOutcome, SwitchedBy};
 pub use self::labels::*;
 pub use self::per_core::{PerCore, PerCoreBy};
 
@@ -234,6 +236,10 @@ pub struct Metrics {
     pub cluster_events: CounterBy<ClusterEvent>,
     /// Attempts to get AWS credentials.
     pub credential_refreshes: CounterBy<CredentialOutcome>,
+    /// Changes in buckets.
+    pub events: EventMetrics,
+    /// Versions switched while the server runs.
+    pub version_switches: CounterBy<SwitchedBy>,
     credentials_expire: GaugeVec,
 }
 
@@ -403,6 +409,8 @@ impl Metrics {
                 "Attempts to get AWS credentials, by how they ended.",
                 "outcome",
             ),
+            events: EventMetrics::new(r),
+            version_switches: events::version_switches(r),
             credentials_expire: credentials_expire(r),
             registry,
         }

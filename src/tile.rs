@@ -12,15 +12,19 @@ mod template;
 mod tilejson;
 mod tileset;
 mod tilesets;
+mod versions;
 
 pub use bounds::{Bounds, BoundsError};
 pub use coord::{MAX_ZOOM, Scale, TileAddress, TileCoord};
 pub use format::TileFormat;
 pub use key::{KeySpace, TileKey};
-pub use template::{KeyTemplate, TemplateError, is_archive};
+pub use template::{KeyTemplate, KeyedTile, TemplateError, is_archive};
 pub use tilejson::tilejson;
 pub use tileset::{
     Access, BrowserCaching, Delivery, MissingAnswer, Outside, Place, Tileset, TilesetError,
     TilesetSpec,
 };
-pub use tilesets::Tilesets;
+pub use tilesets::{
+    ChangedObject, Current, Followed, SwitchRefusal, Switched, TilesetChange, Tilesets,
+};
+pub use versions::VersionSwitch;

@@ -11,12 +11,14 @@ use super::AppError;
 use crate::auth::{Announce, RevocationId, Sessions, random};
 use crate::cache::TileCache;
 use crate::clock::{Clock, Timestamp};
-use crate::cluster::{self, Cluster, ClusterSettings, Ended, Ending, Link, Node, Purged};
+use crate::cluster::{
+    self, Cluster, ClusterSettings, Ended, Ending, Link, Node, Purged, VersionSaid,
+};
 use crate::config::Config;
 use crate::http::purge::{self, PurgeRefusal};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, SwitchedBy};
 use crate::shutdown::Shutdown;
-use crate::tile::Tilesets;
+use crate::tile::{Followed, Tilesets, VersionSwitch};
 
 /// The file in the cache's folder that says how far purges were followed.
 const FOLLOWED: &str = "tilekeep-purges-followed";
@@ -86,6 +88,7 @@ pub(super) struct Here {
     pub(super) sessions: Arc<Sessions>,
     pub(super) cache: TileCache,
     pub(super) tilesets: Tilesets,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Node for Here {
@@ -117,6 +120,8 @@ impl Node for Here {
             return Purged::Malformed;
         };
         match purge::apply(&self.cache, &self.tilesets, &request) {
+            // Lists come by the second while a bucket changes; who sent one has it in its log.
+            Ok(_) if request.tiles.is_some() => Purged::Applied,
             Ok(report) => {
                 purge::log(&request, &report, "another node");
                 Purged::Applied
@@ -128,5 +133,41 @@ impl Node for Here {
             }
             Err(PurgeRefusal::Malformed(_)) => Purged::Malformed,
         }
+    }
+
+    fn version(&self, tileset: &str, switch: &[u8]) -> VersionSaid {
+        let Some(switch) = VersionSwitch::parse(switch) else {
+            return VersionSaid::Malformed;
+        };
+        match self.tilesets.follow(tileset, switch) {
+            Followed::Switched { previous, version } => {
+                self.metrics.version_switches.inc(SwitchedBy::Others);
+                tracing::info!(
+                    tileset,
+                    version,
+                    previous,
+                    by = "another node",
+                    "the version was switched"
+                );
+                VersionSaid::Taken
+            }
+            Followed::Stays { version } => {
+                tracing::info!(
+                    tileset,
+                    version,
+                    "another node switched the version; this one has it, or is configured with one of its own"
+                );
+                VersionSaid::Taken
+            }
+            Followed::Outdated(known) => VersionSaid::Outdated(known.to_json()),
+            Followed::Known | Followed::NotHere => VersionSaid::Nothing,
+        }
+    }
+
+    fn versions(&self) -> Vec<(String, String)> {
+        let switches = self.tilesets.switches().into_iter();
+        switches
+            .map(|(name, switch)| (name, switch.to_json()))
+            .collect()
     }
 }

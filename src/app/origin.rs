@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::AppError;
+use super::{AppError, events};
+use crate::aws::events::Events;
 use crate::aws::policy::ReadPlace;
 use crate::aws::{AssumeRole, Aws, AwsSettings, CredentialSource, Identities, Timing};
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::metrics::Metrics;
 use crate::origin::limits::{LimitSettings, Limited};
 use crate::origin::pmtiles::PmtilesOrigin;
 use crate::origin::s3::S3Origin;
@@ -17,14 +19,51 @@ use crate::tile::Place;
 /// How long the start waits for the first AWS credentials; it goes on without them.
 const CREDENTIALS_PATIENCE: Duration = Duration::from_secs(3);
 
-/// The origin of a configuration's tilesets, and who signs for it. Waits a moment for the first
+/// What asks AWS, or a server like it.
+pub(super) struct FromAws {
+    /// Where tiles come from.
+    pub(super) origin: Arc<dyn Origin>,
+    /// What reads the queue of events, where there is one.
+    pub(super) events: Option<Events>,
+    /// Who signs.
+    pub(super) identities: Identities,
+}
+
+/// What the configuration says, unless there is an origin already.
+pub(super) async fn open(
+    config: &Config,
+    given: Option<Arc<dyn Origin>>,
+    (credentials, timing): (CredentialSource, Timing),
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+) -> Result<FromAws, AppError> {
+    if let Some(origin) = given {
+        return Ok(FromAws {
+            origin,
+            events: None,
+            identities: Identities::default(),
+        });
+    }
+    // On the heap: the SDK's futures are large, and everything that waits for this one holds it.
+    Box::pin(s3_origin(
+        config,
+        credentials,
+        clock.clone(),
+        timing,
+        metrics,
+    ))
+    .await
+}
+
+/// The origin of a configuration's tilesets, its events, and who signs. Waits a moment for the first
 /// credentials, so that the first request finds them and a wrong set-up is told early.
-pub(super) async fn s3_origin(
+async fn s3_origin(
     config: &Config,
     credentials: CredentialSource,
     clock: Clock,
     timing: Timing,
-) -> Result<(Arc<dyn Origin>, Identities), AppError> {
+    metrics: &Arc<Metrics>,
+) -> Result<FromAws, AppError> {
     let role = |role: &config::AssumeRole| AssumeRole {
         arn: role.arn.clone(),
         external_id: role.external_id.clone(),
@@ -45,7 +84,7 @@ pub(super) async fn s3_origin(
         let those = those.filter(|t| t.assume_role.as_ref().or(for_all) == with);
         those.map(|t| t.tileset.place()).map(read_place).collect()
     };
-    let aws = Aws::load_with(settings, credentials, clock, timing).await?;
+    let aws = Aws::load_with(settings, credentials, clock.clone(), timing).await?;
     let client = |own: Option<&config::AssumeRole>| {
         aws.s3_client(own.map(role).as_ref(), &reads(own.or(for_all)))
     };
@@ -58,6 +97,7 @@ pub(super) async fn s3_origin(
             origin = origin.with_tileset_client(tileset.tileset.name(), &client(Some(own))?);
         }
     }
+    let events = events::open(config, &aws, &clock, metrics)?;
     let identities = aws.identities();
     if !identities.first_answers(CREDENTIALS_PATIENCE).await {
         tracing::warn!(
@@ -68,10 +108,11 @@ pub(super) async fn s3_origin(
         speculative: config.origin.speculative,
         ..LimitSettings::new(config.origin.concurrency)
     };
-    Ok((
-        Arc::new(Limited::new(Routed::new(origin), limits)),
+    Ok(FromAws {
+        origin: Arc::new(Limited::new(Routed::new(origin), limits)),
+        events,
         identities,
-    ))
+    })
 }
 
 /// Each tileset's own: a key a tile, or an archive. Both are read with the same clients and within the

@@ -205,6 +205,12 @@ impl DiskTier {
         self.state().invalidate(key)
     }
 
+    /// Removes these keys, and says how many were there. As [`DiskTier::invalidate`], in one write: it looks at no
+    /// other key and does not wait for recovery. Not for an async thread all the same.
+    pub fn invalidate_each(&self, keys: &[TileKey]) -> u64 {
+        self.state().invalidate_each(keys)
+    }
+
     /// Removes every key that this is true of, and says how many. In effect before it returns, and
     /// after a crash that follows. Looks at all keys, and waits for recovery: not for an async
     /// thread. Look-ups go on beside it; a key that is put while it runs may be missed.

@@ -146,6 +146,13 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         }
     }
 
+    /// As [`Flights::forget`], for one tile.
+    pub fn forget_one(&self, key: TileKey) {
+        if let Some(flight) = self.shard(key).0.remove(&key) {
+            flight.withdrawn.0.store(true, Ordering::Release);
+        }
+    }
+
     /// Takes a flight off the table and withdraws it: it should have ended, and what it may still
     /// bring is late.
     pub fn give_up(&self, key: TileKey, number: u64) {

@@ -284,6 +284,12 @@ impl TileCache {
         self.shared.purge(purge, &matches)
     }
 
+    /// Drops these tiles from both tiers; takes effect before it returns. It looks at no other: what it costs is a
+    /// matter of how many they are, not of what is cached. It writes to the disk: not for an async thread.
+    pub fn purge_tiles(&self, keys: &[TileKey]) -> Purged {
+        self.shared.purge_tiles(keys)
+    }
+
     /// Where a tile is and how fresh, without fetching, promoting or counting anything.
     pub fn explain(&self, wanted: Wanted<'_>) -> Explained {
         let (key, now) = (wanted.key(), self.shared.parts.clock.now());
@@ -473,6 +479,26 @@ impl Shared {
             Purge::Hard => memory.remove_matching(matches),
             Purge::Soft => memory.expire_matching(matches, stale_since),
         });
+        self.purged(memory, disk)
+    }
+
+    /// In the order of [`Shared::purge`], and for its reasons.
+    fn purge_tiles(&self, keys: &[TileKey]) -> Purged {
+        let _one_at_a_time = self.purging.lock().unwrap_or_else(PoisonError::into_inner);
+        let withdraw = || keys.iter().for_each(|key| self.flights.forget_one(*key));
+        withdraw();
+        let disk = self.parts.disk.as_ref();
+        let disk = disk.map_or(0, |disk| disk.invalidate_each(keys));
+        self.purge_came();
+        withdraw();
+        let memory = self.parts.memory.as_ref().map_or(0, |memory| {
+            let dropped = keys.iter().filter(|key| memory.invalidate(**key));
+            dropped.count() as u64
+        });
+        self.purged(memory, disk)
+    }
+
+    fn purged(&self, memory: u64, disk: u64) -> Purged {
         self.parts.metrics.purged.add(Tier::Memory, memory);
         self.parts.metrics.purged.add(Tier::Disk, disk);
         Purged { memory, disk }

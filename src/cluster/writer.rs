@@ -14,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::connection::{Connection, Trouble};
 use super::endings::{self, ENDED, ENDINGS, count};
 use super::purges::{self, PURGES};
+use super::versions::{self, SWITCHES};
 use super::{Ending, Letter, Shared, stream};
 use crate::metrics::Message;
 
@@ -32,8 +33,9 @@ pub(super) async fn write(
     line: Connection,
     endings: &mut mpsc::Receiver<Letter<Ending>>,
     purges: &mut mpsc::Receiver<Letter<String>>,
+    switches: &mut mpsc::Receiver<Letter<(String, String)>>,
 ) -> Trouble {
-    match write_on(shared, line, endings, purges).await {
+    match write_on(shared, line, endings, purges, switches).await {
         Ok(never) => match never {},
         Err(trouble) => trouble,
     }
@@ -44,6 +46,7 @@ async fn write_on(
     mut line: Connection,
     endings: &mut mpsc::Receiver<Letter<Ending>>,
     purges: &mut mpsc::Receiver<Letter<String>>,
+    switches: &mut mpsc::Receiver<Letter<(String, String)>>,
 ) -> Result<Infallible, Trouble> {
     let (mut ping, mut tidying) = (interval(PING), interval(TIDY));
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -62,6 +65,12 @@ async fn write_on(
             }
             Some(letter) = purges.recv() => {
                 purge(shared, &mut line, &letter.what).await?;
+                let _ = letter.taken.send(());
+            }
+            Some(letter) = switches.recv() => {
+                let (tileset, switch) = &letter.what;
+                line.tell(&versions::message(shared, tileset, switch)).await?;
+                shared.sent(Message::Version, 1);
                 let _ = letter.taken.send(());
             }
             _ = ping.tick() => {
@@ -111,7 +120,11 @@ async fn tidy(shared: &Shared, line: &mut Connection) -> Result<(), Trouble> {
     forget.arg(shared.key(ENDED)).arg("-inf").arg(past);
     let mut pipeline = redis::pipe();
     pipeline.add_command(forget).ignore();
-    for (stream, kept) in [(ENDINGS, MARGIN), (PURGES, purges::KEPT)] {
+    for (stream, kept) in [
+        (ENDINGS, MARGIN),
+        (PURGES, purges::KEPT),
+        (SWITCHES, MARGIN),
+    ] {
         let mut trim = cmd("XTRIM");
         trim.arg(shared.key(stream)).arg("MINID").arg("~");
         trim.arg(now.saturating_sub(millis(kept)));

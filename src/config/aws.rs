@@ -73,7 +73,7 @@ fn region(item: &Item<'_>) -> Option<String> {
 }
 
 /// `http(s)://host[:port][/path]`, where the port may be the scheme's own.
-fn endpoint(item: &Item<'_>) -> Option<String> {
+pub(super) fn endpoint(item: &Item<'_>) -> Option<String> {
     const REMEDY: &str = "write it like \"http://127.0.0.1:9000\", without query or password";
     let url = item.word()?;
     let (scheme, rest) = url.split_once("://").unwrap_or_default();

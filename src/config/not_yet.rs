@@ -7,9 +7,8 @@ pub(super) const WHAT: &str = "is not built in this version yet";
 pub(super) const REMEDY: &str = "remove it";
 
 /// Section (`*` for any name), key, and the value that it is about: empty for any.
-const NOT_YET: [(&str, &str, &str); 4] = [
+const NOT_YET: [(&str, &str, &str); 3] = [
     ("", "cloudfront", ""),
-    ("", "events", ""),
     ("", "publish", ""),
     ("tilesets.*", "delivery", "redirect"),
 ];

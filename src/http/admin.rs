@@ -26,9 +26,12 @@ use super::problem::HttpError;
 use super::purge::purge;
 use super::shield::shielded;
 use super::site::{for_router, problem};
+use super::version::{switch_version, versions};
 use crate::auth::{AuthError, Quotas, bearer_token};
+use crate::aws::events::Flow;
 use crate::cache::DiskStats;
 use crate::cache::TileCache;
+use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::metrics::{DiskEvent, Label as _, Metrics, follow};
 use crate::shutdown::Shutdown;
@@ -50,8 +53,12 @@ pub struct AdminParts {
     pub cache: TileCache,
     /// For gauges.
     pub quotas: Arc<Quotas>,
-    /// What can be purged.
+    /// What can be purged and switched.
     pub tilesets: Tilesets,
+    /// The time.
+    pub clock: Clock,
+    /// Whether changes in buckets are heard of, where they are to be.
+    pub events: Option<Flow>,
     /// Other nodes, where there are any.
     pub others: Option<Cluster>,
     /// Not ready from the moment the end was asked for.
@@ -71,6 +78,7 @@ pub fn router(parts: Arc<AdminParts>) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/purge", post(purge))
+        .route("/version", get(versions).post(switch_version))
         .fallback(|| async { problem(&HttpError::UnknownPage) })
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -173,7 +181,7 @@ async fn healthz() -> Response {
 }
 
 /// Whether new requests should come here: not while it is ending, and not before there have been AWS
-/// credentials. Later trouble with those, or with Redis, is told, and no reason to stay away: what is
+/// credentials. Later trouble with those, with Redis or with the queue of events, is told, and no reason to stay away: what is
 /// cached is answered, and other nodes will hardly be better off.
 async fn readyz(State(parts): State<Arc<AdminParts>>) -> Response {
     let ending = parts.shutdown.is_asked();
@@ -184,10 +192,17 @@ async fn readyz(State(parts): State<Arc<AdminParts>>) -> Response {
         StatusCode::SERVICE_UNAVAILABLE
     };
     let degraded = parts.identities.are_degraded().then_some("aws_credentials");
-    let degraded: Vec<_> = degraded.into_iter().collect();
+    let events = parts.events.as_ref().filter(|events| events.is_failing());
+    let degraded: Vec<_> = degraded
+        .into_iter()
+        .chain(events.map(|_| "events"))
+        .collect();
     let mut body = json!({ "ready": ready, "ending": ending, "degraded": degraded });
     if let Some(others) = &parts.others {
         body["cluster"] = others.reach().label().into();
+    }
+    if let Some(events) = &parts.events {
+        body["events"] = events.label().into();
     }
     let body = body.to_string();
     let headers = [
@@ -244,9 +259,9 @@ fn count(stats: &DiskStats, event: DiskEvent) -> u64 {
 }
 
 async fn not_allowed(OriginalUri(uri): OriginalUri) -> Response {
-    problem(&HttpError::Method(if uri.path() == "/purge" {
-        "POST"
-    } else {
-        "GET, HEAD"
+    problem(&HttpError::Method(match uri.path() {
+        "/purge" => "POST",
+        "/version" => "GET, HEAD, POST",
+        _ => "GET, HEAD",
     }))
 }

@@ -31,6 +31,10 @@ pub enum HttpError {
     TooLarge,
     /// A purge that makes no sense, in words; the admin side's alone.
     BadPurge(String),
+    /// A switch of version that makes no sense, in words; the admin side's alone.
+    BadVersion(String),
+    /// No such tileset; with those that there are, for the admin side.
+    NoSuchTileset(String),
     /// No session, or one that is not valid.
     Unauthorized(AuthError),
     /// No such tileset, or not for this session: the two look alike.
@@ -81,12 +85,15 @@ impl HttpError {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Malformed(_) | Self::BadRequest(_) | Self::BadPurge(_) => StatusCode::BAD_REQUEST,
+            Self::Malformed(_) | Self::BadRequest(_) | Self::BadPurge(_) | Self::BadVersion(_) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Unauthorized(_) | Self::WrongPassword | Self::TokenRefused(_) => {
                 StatusCode::UNAUTHORIZED
             }
             Self::IdentityProvider { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::UnknownTileset
+            | Self::NoSuchTileset(_)
             | Self::UnknownPage
             | Self::WrongExtension(_)
             | Self::Outside(_) => StatusCode::NOT_FOUND,
@@ -117,12 +124,14 @@ impl HttpError {
             | Self::Malformed(_)
             | Self::BadRequest(_)
             | Self::TooLarge
-            | Self::BadPurge(_) => Answer::Malformed,
+            | Self::BadPurge(_)
+            | Self::BadVersion(_) => Answer::Malformed,
             Self::Unauthorized(_) | Self::WrongPassword | Self::TokenRefused(_) => {
                 Answer::Unauthorized
             }
             Self::IdentityProvider { .. } => Answer::Other,
             Self::UnknownTileset
+            | Self::NoSuchTileset(_)
             | Self::UnknownPage
             | Self::WrongExtension(_)
             | Self::Outside(_) => Answer::NotFound,
@@ -151,6 +160,8 @@ impl HttpError {
             }
             Self::BadRequest(what) | Self::TokenRefused(what) => (*what).into(),
             Self::BadPurge(what) => format!("This purge was not done: {what}."),
+            Self::BadVersion(what) => format!("The version was not switched: {what}."),
+            Self::NoSuchTileset(names) => format!("There is no such tileset; there are: {names}."),
             Self::Unauthorized(error) => match error {
                 AuthError::Missing => "Sign in first: there is no session.".into(),
                 AuthError::Expired => "The session has ended. Sign in again.".into(),

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::Guard;
 use axum::Router;
 use http::header::{
     ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, COOKIE, LOCATION, SET_COOKIE,
@@ -36,7 +37,7 @@ use crate::cache::{TileCache, Wanted};
 use crate::clock::{Clock, Timestamp};
 use crate::metrics::{Answer, Metrics};
 use crate::origin::{Lane, OriginErrorKind};
-use crate::tile::{Access, TileCoord, Tileset, Tilesets};
+use crate::tile::{Access, Current, TileCoord, Tileset, Tilesets};
 
 /// What a browser says of how it asks (Fetch Metadata).
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
@@ -97,8 +98,8 @@ impl Caller {
 type Refusal = Box<(Response<Body>, Answer)>;
 
 /// A tile request that has been let in.
-struct Admitted<'r> {
-    tileset: &'r Arc<Tileset>,
+struct Admitted {
+    tileset: Current,
     coord: TileCoord,
     caller: Option<Caller>,
     audience: Audience,
@@ -170,22 +171,31 @@ impl PublicSide {
             caller,
             audience,
         } = admitted;
-        let wanted = Wanted {
-            tileset,
-            coord,
-            scale: route.address.scale,
-        };
+        let scale = route.address.scale;
         let lane = caller.as_ref().map_or(Lane::Interactive, Caller::lane);
         let turn = match lane {
             Lane::Interactive => None,
             Lane::Background | Lane::Speculative => parts.background.turn().await,
         };
-        let served = match parts.cache.lookup(wanted, lane, now) {
-            Some(served) => Ok(served),
+        let at_hand = Wanted {
+            tileset: &tileset,
+            coord,
+            scale,
+        };
+        let (tileset, served) = match parts.cache.lookup(at_hand, lane, now) {
+            Some(served) => (tileset, Ok(served)),
             None => {
-                // What a fill waits for takes nobody's place here.
+                // What a fill waits for takes nobody's place here, nor one among those that count no
+                // references: that is for those who do not wait.
                 drop(turn);
-                parts.cache.fill(wanted, lane, now).await
+                let tileset = Guard::into_inner(tileset);
+                let wanted = Wanted {
+                    tileset: &tileset,
+                    coord,
+                    scale,
+                };
+                let served = parts.cache.fill(wanted, lane, now).await;
+                (Guard::from_inner(tileset), served)
             }
         };
         // A fill takes its time, and what a browser is told counts from the answer.
@@ -193,7 +203,7 @@ impl PublicSide {
         let served = match served {
             Ok(served) => served,
             Err(error) => {
-                log_origin_error(tileset, coord, &error);
+                log_origin_error(&tileset, coord, &error);
                 let problem = HttpError::Origin {
                     kind: error.kind,
                     retry_after: error.retry_after,
@@ -201,12 +211,12 @@ impl PublicSide {
                 return refuse(&problem);
             }
         };
-        let versioned = names_version(request.uri(), tileset);
+        let versioned = names_version(request.uri(), &tileset);
         let asked = Asked {
             method: request.method(),
             headers: request.headers(),
-            tileset,
-            key: wanted.key(),
+            tileset: &tileset,
+            key: tileset.tile_key(coord, scale),
             audience,
             versioned,
             missing: parts.missing,
@@ -229,21 +239,25 @@ impl PublicSide {
     /// fast they ask, then whether the tileset can have such a tile. Only one that it can have is spent as a
     /// tile: maps ask for places beyond the edge, and nothing is copied there. Where there is none after all,
     /// it was spent: that is known only after asking, and nothing is asked for those over their quota.
-    fn admit<'r, B>(
-        &'r self,
+    fn admit<B>(
+        &self,
         peer: SocketAddr,
         request: &Request<B>,
         route: TileRoute<'_>,
         scope: Scope,
         now: Timestamp,
-    ) -> Result<Admitted<'r>, Refusal> {
+    ) -> Result<Admitted, Refusal> {
         let parts = &*self.parts;
         let tileset = match route.tileset {
             Some(name) => parts.tilesets.get(name),
             None => parts.tilesets.default_tileset(),
         };
         let public =
-            tileset.filter(|tileset| tileset.access() == Access::Public && scope == Scope::Tiles);
+            |tileset: &Current| tileset.access() == Access::Public && scope == Scope::Tiles;
+        let (public, tileset) = match tileset {
+            Some(tileset) if public(&tileset) => (Some(tileset), None),
+            other => (None, other),
+        };
         let (tileset, caller) = if let Some(tileset) = public {
             (tileset, None)
         } else {
@@ -323,7 +337,7 @@ impl PublicSide {
         match self.admit(peer, request, route, Scope::Explain, now) {
             Ok(Admitted { tileset, coord, .. }) => {
                 let wanted = Wanted {
-                    tileset,
+                    tileset: &tileset,
                     coord,
                     scale: route.address.scale,
                 };

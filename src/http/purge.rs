@@ -20,7 +20,7 @@ use super::problem::HttpError;
 use super::site::problem;
 use crate::cache::{Purge, TileCache};
 use crate::cluster::Handed;
-use crate::tile::{Bounds, KeySpace, TileCoord, TileKey, Tilesets};
+use crate::tile::{Bounds, KeySpace, Scale, TileCoord, TileKey, Tilesets};
 
 /// At most this many tiles in one list; more are more requests, or an area.
 pub const MAX_TILES: usize = 100_000;
@@ -120,7 +120,8 @@ async fn purge_everywhere(
     Ok(report)
 }
 
-/// Purges. It looks at every entry, and waits for a disk tier that is just starting: blocking.
+/// Purges. Unless it is for a list of tiles, it looks at every entry, and waits for a disk tier that is just starting:
+/// blocking.
 pub fn apply(
     cache: &TileCache,
     tilesets: &Tilesets,
@@ -136,7 +137,11 @@ pub fn apply(
     } else {
         Purge::Hard
     };
-    let purged = cache.purge(purge, |key| filter.matches(*key));
+    let purged = match filter.keys() {
+        // A few tiles by name are no reason to look at every entry.
+        Some(keys) if purge == Purge::Hard => cache.purge_tiles(&keys),
+        _ => cache.purge(purge, |key| filter.matches(*key)),
+    };
     Ok(PurgeReport {
         memory: purged.memory,
         disk: purged.disk,
@@ -155,11 +160,16 @@ fn said(parts: &AdminParts, request: &PurgeRequest, refusal: PurgeRefusal) -> St
     match refusal {
         PurgeRefusal::Malformed(what) => what,
         PurgeRefusal::UnknownTileset => {
-            let names: Vec<&str> = parts.tilesets.iter().map(|t| t.name()).collect();
-            let names = names.join(", ");
+            let names = names(&parts.tilesets);
             format!("no tileset `{}`; there are: {names}", request.tileset)
         }
     }
+}
+
+/// What there is, for those who asked for something else.
+pub(super) fn names(tilesets: &Tilesets) -> String {
+    let names: Vec<_> = tilesets.iter().map(|t| t.name().to_owned()).collect();
+    names.join(", ")
 }
 
 /// A purge's keys.
@@ -195,6 +205,15 @@ impl Filter {
         })
     }
 
+    /// The keys that match, in every density, where there is a list of tiles.
+    fn keys(&self) -> Option<Vec<TileKey>> {
+        let tiles = self.tiles.as_ref()?.iter();
+        let both = |coord: &TileCoord| [Scale::One, Scale::Two].map(|scale| (*coord, scale));
+        let keys = tiles.flat_map(both);
+        let keys = keys.map(|(coord, scale)| TileKey::new(self.space, coord, scale));
+        Some(keys.filter(|key| self.matches(*key)).collect())
+    }
+
     fn matches(&self, key: TileKey) -> bool {
         key.space() == self.space
             && key.coord().is_some_and(|coord| {
@@ -223,7 +242,6 @@ fn coord(text: &str) -> Result<TileCoord, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tile::Scale;
 
     fn matches(request: &PurgeRequest, tile: &str) -> bool {
         let space = KeySpace::new("world", None);
@@ -250,6 +268,13 @@ mod tests {
         let tiles = Some(vec!["3/4/3".to_owned(), "9/0/0".to_owned()]);
         let list = PurgeRequest { tiles, ..zooms };
         assert!(matches(&list, "3/4/3") && !matches(&list, "9/0/0") && !matches(&list, "3/4/4"));
+        let space = KeySpace::new("world", None);
+        let mut keys = Filter::new(space, &list).unwrap().keys().unwrap();
+        keys.sort();
+        let both = [Scale::One, Scale::Two];
+        let both = both.map(|scale| TileKey::new(space, coord("3/4/3").unwrap(), scale));
+        assert_eq!(keys, both);
+        assert!(Filter::new(space, &all).unwrap().keys().is_none());
     }
 
     #[test]

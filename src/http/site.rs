@@ -172,7 +172,7 @@ async fn index(
     let page = IndexPage {
         user: viewer.user(),
         tilesets: tilesets
-            .map(|tileset| index_tileset(tileset, &base))
+            .map(|tileset| index_tileset(&tileset, &base))
             .collect(),
         origin: &base,
     };
@@ -269,7 +269,8 @@ async fn describe(
         return problem(&HttpError::UnknownPage);
     };
     let tileset = site.parts.tilesets.get(name);
-    let public = tileset.is_some_and(|tileset| tileset.access() == Access::Public);
+    let public = tileset.as_ref();
+    let public = public.is_some_and(|tileset| tileset.access() == Access::Public);
     if !public {
         match site.parts.authorize(peer, &headers, site.parts.clock.now()) {
             Ok(caller) if caller.session.allows_tileset(name) => {}
@@ -279,7 +280,7 @@ async fn describe(
     }
     match tileset {
         Some(tileset) => json_answer(&tilejson(
-            tileset,
+            &tileset,
             &site.parts.front.outside(peer, &headers).base_url(),
         )),
         None => problem(&HttpError::UnknownTileset),

@@ -147,6 +147,8 @@ label_enum! {
         Ending = "ending",
         /// Tiles were purged.
         Purge = "purge",
+        /// A tileset's version was switched.
+        Version = "version",
     }
 }
 

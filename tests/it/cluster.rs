@@ -1,7 +1,8 @@
 //! Two servers and a Redis: what is ended or purged on one holds on the other, and a dead Redis stops nothing.
 
-mod redis;
+pub mod redis;
 mod trouble;
+mod versions;
 
 use std::path::Path;
 use std::sync::Arc;

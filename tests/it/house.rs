@@ -119,6 +119,7 @@ fn each_big_dependency_has_one_home() {
         &["origin/s3", "aws", "embedded_s3", "log.rs"],
         &[
             "aws_sdk_s3::",
+            "aws_sdk_sqs::",
             "aws_sdk_sts::",
             "aws_smithy_",
             "aws_config::",

@@ -21,6 +21,7 @@ mod embedded_s3;
 #[cfg(feature = "demo")]
 mod embedded_sts;
 mod endings;
+mod events;
 mod house;
 mod issuer_keys;
 mod issuers;

@@ -37,6 +37,29 @@ impl State {
         found
     }
 
+    /// As [`State::invalidate`] for each, written down in one go.
+    pub(super) fn invalidate_each(&self, keys: &[TileKey]) -> u64 {
+        let (mut lines, mut segments) = (Vec::new(), Vec::new());
+        let mut count = 0;
+        for key in keys {
+            let mut shard = self.index.shard(key);
+            let before = self.next_sequence();
+            let line = Line::dead(*key, before);
+            let recovering = self.tell_recovery(|recovering| recovering.verdicts.add(line));
+            let there = shard.entries.contains(key) || shard.pending.contains_key(key);
+            if !there && !recovering {
+                continue;
+            }
+            let (known, place) = bury(&mut shard, key);
+            count += u64::from(known);
+            segments.extend(place);
+            lines.push(line);
+        }
+        self.counters.invalidations.add(count);
+        self.write_down(&lines, segments);
+        count
+    }
+
     pub(super) fn invalidate_matching(&self, predicate: impl Fn(&TileKey) -> bool) -> u64 {
         self.queue.wait_recovered(RECOVERY);
         let mut count = 0;

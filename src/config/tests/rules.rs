@@ -260,9 +260,17 @@ pub(super) const RULES: &[(&str, &str)] = &[
         "quotas[0].tiles_per_hour:3",
     ),
     ("[quotas]\nname = 'a'", "quotas:1"),
+    ("[events]\nsqs_queue_url = 'q'", "events.sqs_queue_url:2"),
+    (
+        "[events]\nsqs_endpoint_url = 'http://127.0.0.1:4566'",
+        "events.sqs_queue_url:1",
+    ),
+    (
+        "[events]\nsqs_queue_url = 'https://h/1/q'\nsqs_endpoint_url = 'h'",
+        "events.sqs_endpoint_url:3",
+    ),
     // Of features that are not built yet: refused, not ignored.
     ("[cloudfront]\ndomain = 'd'", "cloudfront:1"),
-    ("[events]\nsqs_queue_url = 'q'", "events:1"),
     ("[publish]\nadmin_urls = []", "publish:1"),
     ("delivery = 'redirect'", "tilesets.w.delivery:1"),
     (

@@ -100,6 +100,7 @@ fn request(coord: TileCoord) -> OriginRequest {
         scale: Scale::One,
         validator: None,
         deadline: Duration::from_secs(10),
+        urgency: crate::origin::Urgency::default(),
     }
 }
 

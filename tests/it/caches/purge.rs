@@ -132,3 +132,106 @@ async fn a_soft_purge_means_the_same_in_memory_on_disk_and_after_a_restart() {
         is_stale_as_of_the_purge(&world, Tier::Disk, purged_at).await;
     }
 }
+
+#[tokio::test]
+async fn tiles_by_name_leave_both_tiers_for_good_and_others_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = DiskSettings {
+        path: folder.path().join("cache"),
+        capacity: 64 << 20,
+    };
+    let open = || DiskTier::open(settings.clone()).unwrap();
+    let world = Arc::new(World::with(Some(MemoryTier::new(8 << 20)), Some(open())));
+    for n in [1, 2, 3] {
+        world.put(n, "old");
+        world.got(n).await;
+    }
+    world.got(4).await;
+    let gate = Gate::default();
+    world.origin.fail_next(1, Fault::Hold(gate.clone()));
+    world.put(5, "old");
+    let calls = world.origin.calls();
+    let under_way = {
+        let world = world.clone();
+        tokio::spawn(async move { world.got(5).await })
+    };
+    while world.origin.calls() == calls {
+        tokio::task::yield_now().await;
+    }
+    // The last one was never there.
+    let keys = [1, 4, 5, 9].map(|n| world.wanted(n).key());
+    let purged = world.cache.purge_tiles(&keys);
+    assert_eq!((purged.memory, purged.disk), (2, 2));
+    for n in [1, 2, 4, 5] {
+        world.put(n, "new");
+    }
+    assert_eq!(world.got(5).await.0.as_deref(), Some("new"));
+    gate.open();
+    under_way.await.unwrap();
+    let bodies = async |world: &World| {
+        let mut bodies = Vec::new();
+        for n in [1, 2, 3, 4, 5] {
+            bodies.push(world.got(n).await.0.unwrap_or_default());
+        }
+        bodies
+    };
+    let wanted = ["new", "old", "old", "new", "new"];
+    assert_eq!(bodies(&world).await, wanted);
+    // And a crash brings nothing back.
+    world.cache.purge_tiles(&[world.wanted(2).key()]);
+    let disk = world.cache.disk().unwrap();
+    assert!(disk.close(Duration::from_secs(5)).await);
+    drop(world);
+    let world = World::with(None, Some(open()));
+    let disk = world.cache.disk().unwrap();
+    assert!(disk.wait_recovered(Duration::from_secs(10)));
+    for n in [1, 2, 3, 4, 5] {
+        world.put(n, "newest");
+    }
+    let wanted = ["new", "newest", "old", "new", "new"];
+    assert_eq!(bodies(&world).await, wanted);
+}
+
+/// What it costs beside a million others; run by hand: `cargo test --test it a_million -- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "a measurement, of a minute"]
+async fn a_purge_of_a_thousand_tiles_among_a_million() {
+    use tilekeep::cache::{Stored, StoredAbsence};
+    let folder = tempfile::tempdir().unwrap();
+    let disk = DiskTier::open(DiskSettings {
+        path: folder.path().join("cache"),
+        capacity: 4 << 30,
+    });
+    let memory = MemoryTier::new(4 << 30);
+    let disk = disk.unwrap();
+    let tileset = tileset(spec("world", TileFormat::Png));
+    let key = |n: u32| {
+        let coord = TileCoord::new(20, n, 0).unwrap();
+        tileset.tile_key(coord, Scale::One)
+    };
+    let absent = Stored::Absence(StoredAbsence {
+        validated_at: Timestamp::from_secs(1),
+    });
+    for n in 0..1_000_000 {
+        memory.put(key(n), absent.clone());
+        let _ = disk.put(key(n), absent.clone());
+        if n % 1_000 == 0 {
+            assert!(disk.wait_written(Duration::from_secs(60)));
+        }
+    }
+    memory.settle();
+    let entries = (memory.entries(), disk.stats().entries);
+    let world = World::with(Some(memory), Some(disk));
+    for _ in 0..3 {
+        let begun = tokio::time::Instant::now();
+        let swept = world.cache.purge(Purge::Hard, |_| false);
+        let sweep = begun.elapsed();
+        let keys: Vec<_> = (0..1_000).map(key).collect();
+        let begun = tokio::time::Instant::now();
+        let purged = world.cache.purge_tiles(&keys);
+        println!(
+            "{entries:?}: a sweep {sweep:?} {swept:?}, a thousand by name {:?} {purged:?}",
+            begun.elapsed()
+        );
+    }
+}
