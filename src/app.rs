@@ -4,6 +4,7 @@
 //! shutdown. `tilekeep serve` and `tilekeep demo` differ only in where keys, users and AWS
 //! credentials come from ([`Provided`]).
 
+mod aws_helpers;
 mod cluster;
 #[cfg(feature = "demo")]
 mod demo;
@@ -28,6 +29,7 @@ use crate::auth::{
     CookieError, KeyError, KeyMaterial, KeyRing, KeySettings, NoRandomness, OpenError, QuotaClass,
     QuotaLimit, Quotas, Scheme, Secret, SessionSettings, Sessions, Users, UsersError,
 };
+use crate::aws::presign::Helpers;
 use crate::aws::{AwsError, CredentialSource, Identities, Timing};
 use crate::cache::{
     DiskOpenError, DiskSettings, DiskTier, FreshnessPolicy, MemoryTier, TileCache, TileCacheParts,
@@ -192,8 +194,8 @@ impl App {
             tls: tls.is_some(),
         };
 
-        let (origin, identities) = if let Some(origin) = provided.origin {
-            (origin, Identities::default())
+        let (origin, identities, helpers) = if let Some(origin) = provided.origin {
+            (origin, Identities::default(), Helpers::default())
         } else {
             // On the heap: the SDK's futures are large, and everything that waits for this one holds it.
             let (source, timing) = (provided.credentials, provided.timing);
@@ -214,6 +216,7 @@ impl App {
             missing: config.cache.missing,
             clock: clock.clone(),
             metrics: metrics.clone(),
+            helpers,
         });
         let site = login::site(&config, parts.clone(), users, provided.demo)?;
         let admin_parts = AdminParts {

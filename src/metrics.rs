@@ -3,6 +3,7 @@
 //! Invariant: no label comes from a client's text, so the number of series is fixed by the build
 //! and the configuration. Handles are made once; counting on the tile path is one atomic addition.
 
+mod helpers;
 mod labels;
 
 use std::marker::PhantomData;
@@ -13,6 +14,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+pub use self::helpers::HelperMetrics;
 pub use self::labels::*;
 
 /// A closed set of words: a metric's label, a log's field and a header's parameter say the same.
@@ -231,6 +233,8 @@ pub struct Metrics {
     /// Attempts to get AWS credentials.
     pub credential_refreshes: CounterBy<CredentialOutcome>,
     credentials_expire: GaugeVec,
+    /// Signed URLs and lent credentials.
+    pub helpers: HelperMetrics,
 }
 
 impl Metrics {
@@ -394,6 +398,7 @@ impl Metrics {
                 "outcome",
             ),
             credentials_expire: credentials_expire(r),
+            helpers: HelperMetrics::new(r),
             registry,
         }
     }

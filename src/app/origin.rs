@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::AppError;
+use super::aws_helpers::helpers;
 use crate::aws::policy::ReadPlace;
+use crate::aws::presign::Helpers;
 use crate::aws::{AssumeRole, Aws, AwsSettings, CredentialSource, Identities, Timing};
 use crate::clock::Clock;
 use crate::config::{self, Config};
@@ -23,7 +25,7 @@ pub(super) async fn s3_origin(
     credentials: CredentialSource,
     clock: Clock,
     timing: Timing,
-) -> Result<(Arc<dyn Origin>, Identities), AppError> {
+) -> Result<(Arc<dyn Origin>, Identities, Helpers), AppError> {
     let role = |role: &config::AssumeRole| AssumeRole {
         arn: role.arn.clone(),
         external_id: role.external_id.clone(),
@@ -57,6 +59,10 @@ pub(super) async fn s3_origin(
             origin = origin.with_tileset_client(tileset.tileset.name(), &client(Some(own))?);
         }
     }
+    let signer = |own: Option<&config::AssumeRole>| {
+        aws.signer(own.map(role).as_ref(), &reads(own.or(for_all)))
+    };
+    let helpers = helpers(config, &aws, signer, role)?;
     let identities = aws.identities();
     if !identities.first_answers(CREDENTIALS_PATIENCE).await {
         tracing::warn!(
@@ -64,10 +70,10 @@ pub(super) async fn s3_origin(
         );
     }
     let limits = LimitSettings::new(config.origin.concurrency);
-    Ok((Arc::new(Limited::new(origin, limits)), identities))
+    Ok((Arc::new(Limited::new(origin, limits)), identities, helpers))
 }
 
-fn read_place(place: &Place) -> ReadPlace {
+pub(super) fn read_place(place: &Place) -> ReadPlace {
     ReadPlace {
         bucket: place.bucket.clone(),
         prefix: place.key.fixed_prefix().to_owned(),

@@ -23,7 +23,7 @@ use super::pages::{IndexPage, IndexTileset, LoginPage, MapPage, MapTileset};
 use super::problem::HttpError;
 use super::public::{PublicParts, unauthorized};
 use super::shield::shielded;
-use super::{assets, encoding, oidc, session};
+use super::{assets, credentials, encoding, oidc, session};
 use crate::auth::{Issuers, Session, Throttle, Users};
 use crate::tile::{Access, Tileset, tilejson};
 
@@ -69,6 +69,7 @@ pub fn router(site: Arc<Site>) -> Router {
                 .delete(session::log_out),
         )
         .route("/session/renew", post(session::renew))
+        .route("/credentials", post(credentials::lend))
         .route("/assets/{file}", get(asset))
         .route(assets::SCRIPT_PATH, get(script))
         .route("/{file}", get(describe))
@@ -87,7 +88,7 @@ async fn not_allowed(OriginalUri(uri): OriginalUri) -> Response {
 pub(super) fn allow(path: &str) -> &'static str {
     match path {
         "/session" => "GET, HEAD, POST, DELETE, OPTIONS",
-        "/session/renew" => "POST, OPTIONS",
+        "/session/renew" | "/credentials" => "POST, OPTIONS",
         _ => "GET, HEAD, OPTIONS",
     }
 }
