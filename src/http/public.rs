@@ -132,6 +132,7 @@ impl PublicSide {
             }
             Ok(Route::TileJson(_) | Route::Page) => self.page(peer, request).await,
             Ok(Route::Sign(_)) => self.sign(peer, request).await,
+            Err(malformed) if sign::is_sign(&request) => refuse(&malformed.into()),
             _ if !reads => refuse(&HttpError::Method(TILE_METHODS)),
             Ok(Route::Tile(route)) => self.tile(peer, &request, route).await,
             Ok(Route::Explain(route)) => self.explain(peer, &request, route),

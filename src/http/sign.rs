@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -50,6 +50,11 @@ pub(super) struct SignedTile<'a> {
     pub(super) tileset: &'a Tileset,
     pub(super) coord: TileCoord,
     pub(super) scale: Scale,
+}
+
+/// Whether a request is for a signature, whatever else its path says.
+pub(super) fn is_sign<B>(request: &Request<B>) -> bool {
+    *request.method() == Method::POST && request.uri().path().starts_with("/sign/")
 }
 
 /// Reads the body: how long the URL is to live.

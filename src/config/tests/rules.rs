@@ -264,9 +264,12 @@ pub(super) const RULES: &[(&str, &str)] = &[
     ("[cloudfront]\ndomain = 'd'", "cloudfront:1"),
     ("[events]\nsqs_queue_url = 'q'", "events:1"),
     ("[publish]\nadmin_urls = []", "publish:1"),
-    ("delivery = 'redirect'", "tilesets.w.delivery:1"),
     (
         "[tilesets.w2]\nbucket = 'b'\narchive = 'w.pmtiles'",
         "tilesets.w2.archive:3",
+    ),
+    (
+        "[tilesets.w2]\nbucket = 'b'\narchive = 'w.pmtiles'\ndelivery = 'redirect'",
+        "tilesets.w2.archive:3 tilesets.w2.delivery:4",
     ),
 ];
