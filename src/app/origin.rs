@@ -62,7 +62,7 @@ pub(super) async fn s3_origin(
     let signer = |own: Option<&config::AssumeRole>| {
         aws.signer(own.map(role).as_ref(), &reads(own.or(for_all)))
     };
-    let helpers = helpers(config, &aws, signer, role)?;
+    let helpers = helpers(config, &aws, signer, role).await?;
     let identities = aws.identities();
     if !identities.first_answers(CREDENTIALS_PATIENCE).await {
         tracing::warn!(

@@ -35,6 +35,8 @@ pub struct Helpers {
     pub signers: Signers,
     /// Who hands out credentials.
     pub vending: Vending,
+    /// The origins that redirects lead to: pages with a map have to name them.
+    pub redirects_to: Vec<String>,
 }
 
 /// Who signs for each tileset.

@@ -135,6 +135,16 @@ impl Site {
         }
     }
 
+    /// The policy of a page with tiles, some of which come from S3 itself.
+    fn with_redirects(&self, mut policy: String) -> String {
+        for origin in &self.parts.helpers.redirects_to {
+            for own in ["connect-src 'self'", "img-src 'self'"] {
+                policy = policy.replace(own, &format!("{own} {origin}"));
+            }
+        }
+        policy
+    }
+
     pub(super) fn login_page<'a>(&'a self, next: &'a str) -> LoginPage<'a> {
         LoginPage {
             next,
@@ -180,7 +190,7 @@ async fn index(
     html(
         StatusCode::OK,
         page.to_html(),
-        &IndexPage::content_security_policy(),
+        &site.with_redirects(IndexPage::content_security_policy()),
     )
 }
 
@@ -234,7 +244,7 @@ async fn map(
     html(
         StatusCode::OK,
         page.to_html(),
-        &MapPage::content_security_policy(),
+        &site.with_redirects(MapPage::content_security_policy()),
     )
 }
 

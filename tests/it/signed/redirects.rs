@@ -133,6 +133,15 @@ async fn a_missing_tile_is_s3s_to_tell_and_a_place_outside_is_ours() {
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
     let outside = world.server.get_as(&anna(), "/moved/9/3/3.png").await;
     assert_eq!(outside.status, StatusCode::NOT_FOUND);
+    // The pages may load what comes from there.
+    let s3 = world.s3.endpoint_url();
+    for page in ["/", "/map"] {
+        let page = world.server.get_as(&anna(), page).await;
+        let policy = page.header("content-security-policy");
+        for own in ["connect-src 'self'", "img-src 'self'"] {
+            assert!(policy.contains(&format!("{own} {s3}")), "{policy}");
+        }
+    }
     // What describes it leads to the stable addresses.
     let json = world.server.get_as(&anna(), "/moved.json").await.json();
     let tiles = json["tiles"][0].as_str().unwrap();
