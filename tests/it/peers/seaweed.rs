@@ -53,6 +53,8 @@ impl Seaweed {
             .args(["-s3", "-s3.config=s3.json", "-s3.iam.config=iam.json"])
             .args(["-volume.max=200", "-master.volumeSizeLimitMB=64"])
             .arg("-master.telemetry=false")
+            // These two would listen at ports of their own, the same for every server on the machine.
+            .args(["-s3.port.iceberg=0", "-s3.port.lance=0"])
             .arg(format!("-master.port={master}"))
             .arg(format!("-volume.port={volume}"))
             .arg(format!("-filer.port={filer}"))
