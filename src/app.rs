@@ -4,6 +4,7 @@
 //! shutdown. `tilekeep serve` and `tilekeep demo` differ only in where keys, users and AWS
 //! credentials come from ([`Provided`]).
 
+mod aws_helpers;
 mod cluster;
 #[cfg(feature = "demo")]
 mod demo;
@@ -30,6 +31,7 @@ use crate::auth::{
     QuotaLimit, Quotas, Scheme, Secret, SessionSettings, Sessions, Users, UsersError,
 };
 use crate::aws::events::Events;
+use crate::aws::presign::Helpers;
 use crate::aws::{AwsError, CredentialSource, Timing};
 use crate::cache::{
     DiskOpenError, DiskSettings, DiskTier, FreshnessPolicy, MemoryTier, Speculation, TileCache,
@@ -202,6 +204,7 @@ impl App {
             origin,
             events,
             identities,
+            helpers,
         } = origin.await?;
         let cache = tile_cache(&config, origin, clock.clone(), metrics.clone()).await?;
         let (others, link) = cluster::open(&config, &clock, &metrics)?.unzip();
@@ -219,6 +222,7 @@ impl App {
             missing: config.cache.missing,
             clock: clock.clone(),
             metrics: metrics.clone(),
+            helpers,
         });
         let site = login::site(&config, parts.clone(), users, provided.demo)?;
         let admin_parts = AdminParts {

@@ -10,8 +10,10 @@ mod identities;
 mod keeper;
 mod plan;
 pub mod policy;
+pub mod presign;
 mod refusal;
 mod source;
+pub mod vending;
 mod words;
 
 use std::fmt;
@@ -265,12 +267,7 @@ impl Aws {
         if let Some(url) = &self.settings.endpoint_url {
             config = config.endpoint_url(url);
         }
-        let keys = if let Some(role) = role.or(self.settings.assume_role.as_ref()) {
-            self.assume(role, reads)?
-        } else {
-            self.handed_out().base = true;
-            self.keys.clone()
-        };
+        let keys = self.keys_of(role, reads)?;
         Ok(config
             .credentials_provider(keys.clone())
             .interceptor(HearRefusals(keys)))
@@ -291,6 +288,15 @@ impl Aws {
         let handed_out = self.handed_out();
         let roles = handed_out.roles.iter().map(|(.., keys)| keys.clone());
         Identities::new(self.keys.clone(), handed_out.base, roles.collect())
+    }
+
+    /// Whose keys sign for this role, or else for the one for all.
+    fn keys_of(&self, role: Option<&AssumeRole>, reads: &[ReadPlace]) -> Result<Kept, AwsError> {
+        if let Some(role) = role.or(self.settings.assume_role.as_ref()) {
+            return self.assume(role, reads);
+        }
+        self.handed_out().base = true;
+        Ok(self.keys.clone())
     }
 
     /// The keeper of a role's keys: one for all clients that read the same places with it.

@@ -4,6 +4,7 @@
 //! and the configuration. Handles are made once; counting on the tile path is one addition to a thread's own cell.
 
 mod events;
+mod helpers;
 mod labels;
 mod per_core;
 
@@ -16,6 +17,7 @@ use prometheus::{
 };
 
 pub use self::events::{EventMetrics, EventOutcome, SwitchedBy};
+pub use self::helpers::HelperMetrics;
 pub use self::labels::*;
 pub use self::per_core::{PerCore, PerCoreBy};
 
@@ -241,6 +243,8 @@ pub struct Metrics {
     /// Versions switched while the server runs.
     pub version_switches: CounterBy<SwitchedBy>,
     credentials_expire: GaugeVec,
+    /// Signed URLs and lent credentials.
+    pub helpers: HelperMetrics,
 }
 
 impl Metrics {
@@ -412,6 +416,7 @@ impl Metrics {
             events: EventMetrics::new(r),
             version_switches: events::version_switches(r),
             credentials_expire: credentials_expire(r),
+            helpers: HelperMetrics::new(r),
             registry,
         }
     }

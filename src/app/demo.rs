@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -13,11 +14,15 @@ use crate::auth::{
     Grants, KeyMaterial, KeyRing, KeySettings, PasswordHash, Scope, Secret, User, Users,
 };
 use crate::aws::CredentialSource;
-use crate::config::{Aws, CacheConfig, Config, Server, TilesetConfig};
-use crate::embedded_s3::{BucketSettings, BucketSource, EmbeddedS3, EmbeddedS3Settings};
+use crate::config::{AssumeRole, Aws, CacheConfig, Config, Server, TilesetConfig};
+use crate::embedded_s3::{
+    BucketSettings, BucketSource, EmbeddedS3, EmbeddedS3Settings, RoleSettings,
+};
 use crate::tile::{Access, Bounds, BrowserCaching, Delivery, TileFormat, Tileset, TilesetSpec};
 
 const BUCKET: &str = "tilekeep-demo";
+/// The server reads with it, and `POST /credentials` hands out sessions of it.
+const ROLE: &str = "arn:aws:iam::000000000000:role/tilekeep-demo";
 const DISK_BYTES: u64 = 64 << 20;
 const MEMORY_BYTES: u64 = 64 << 20;
 
@@ -47,6 +52,12 @@ pub async fn demo(options: DemoOptions) -> Result<(), AppError> {
 
     let settings = EmbeddedS3Settings {
         buckets: vec![BucketSettings::private(BUCKET, BucketSource::Samples)],
+        roles: vec![RoleSettings {
+            arn: ROLE.into(),
+            external_id: None,
+            policy: None,
+            max_duration: Duration::from_hours(12),
+        }],
         ..EmbeddedS3Settings::default()
     };
     let s3 = EmbeddedS3::start(settings)
@@ -169,6 +180,13 @@ fn config(options: &DemoOptions, folder: &Path, s3: &EmbeddedS3) -> Config {
         },
         aws: Aws {
             endpoint_url: Some(s3.endpoint_url()),
+            sts_endpoint_url: Some(s3.endpoint_url()),
+            assume_role: Some(AssumeRole {
+                arn: ROLE.into(),
+                external_id: None,
+                session_name: "tilekeep".into(),
+                duration: Duration::from_hours(1),
+            }),
             path_style: true,
             ..Aws::default()
         },

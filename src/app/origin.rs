@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::aws_helpers::helpers;
 use super::{AppError, events};
 use crate::aws::events::Events;
 use crate::aws::policy::ReadPlace;
+use crate::aws::presign::Helpers;
 use crate::aws::{AssumeRole, Aws, AwsSettings, CredentialSource, Identities, Timing};
 use crate::clock::Clock;
 use crate::config::{self, Config};
@@ -27,6 +29,8 @@ pub(super) struct FromAws {
     pub(super) events: Option<Events>,
     /// Who signs.
     pub(super) identities: Identities,
+    /// What hands out AWS's own access.
+    pub(super) helpers: Helpers,
 }
 
 /// What the configuration says, unless there is an origin already.
@@ -42,6 +46,7 @@ pub(super) async fn open(
             origin,
             events: None,
             identities: Identities::default(),
+            helpers: Helpers::default(),
         });
     }
     // On the heap: the SDK's futures are large, and everything that waits for this one holds it.
@@ -98,6 +103,10 @@ async fn s3_origin(
         }
     }
     let events = events::open(config, &aws, &clock, metrics)?;
+    let signer = |own: Option<&config::AssumeRole>| {
+        aws.signer(own.map(role).as_ref(), &reads(own.or(for_all)))
+    };
+    let helpers = helpers(config, &aws, signer, role).await?;
     let identities = aws.identities();
     if !identities.first_answers(CREDENTIALS_PATIENCE).await {
         tracing::warn!(
@@ -112,6 +121,7 @@ async fn s3_origin(
         origin: Arc::new(Limited::new(Routed::new(origin), limits)),
         events,
         identities,
+        helpers,
     })
 }
 
@@ -142,7 +152,7 @@ impl Origin for Routed {
     }
 }
 
-fn read_place(place: &Place) -> ReadPlace {
+pub(super) fn read_place(place: &Place) -> ReadPlace {
     ReadPlace {
         bucket: place.bucket.clone(),
         prefix: place.key.fixed_prefix().to_owned(),

@@ -124,6 +124,14 @@ impl Kept {
         }
     }
 
+    /// The keys and their end, if there are good ones: nothing is waited for.
+    pub(super) fn at_hand(&self, now: Timestamp) -> Option<(Credentials, Option<Timestamp>)> {
+        let cell = self.cell.borrow();
+        let held = cell.held.as_ref();
+        let held = held.filter(|held| held.lease.is_good(&self.shared.timing, now))?;
+        Some((held.credentials.clone(), held.lease.expires))
+    }
+
     /// Waits for the end of the first attempt, which its own deadline bounds.
     pub(super) async fn first_answer(&self) {
         let mut cell = self.cell.clone();
@@ -421,7 +429,7 @@ async fn news(base: &mut Option<watch::Receiver<Cell>>) {
     std::future::pending::<()>().await;
 }
 
-fn timestamp(at: SystemTime) -> Timestamp {
+pub(super) fn timestamp(at: SystemTime) -> Timestamp {
     let since = at.duration_since(SystemTime::UNIX_EPOCH);
     Timestamp::from_millis(since.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)))
 }

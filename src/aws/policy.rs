@@ -98,6 +98,43 @@ pub fn read_policy(places: &[ReadPlace], dialect: &Dialect) -> Policy {
     }
 }
 
+/// The policy of credentials that are handed out: one place's objects and the list of them, for a job that
+/// walks through them, and nothing beside. The list is held to the prefix, so a missing object is denied.
+pub fn lending_policy(place: &ReadPlace, dialect: &Dialect) -> Policy {
+    let ReadPlace { bucket, prefix } = literal(place);
+    let mut policy = read_policy(std::slice::from_ref(place), dialect);
+    let list = Statement {
+        condition: Some(
+            serde_json::json!({ "StringLike": { "s3:prefix": [format!("{prefix}*")] } }),
+        ),
+        ..allow(
+            "ListTiles",
+            "s3:ListBucket",
+            vec![format!("arn:{}:s3:::{bucket}", dialect.partition)],
+        )
+    };
+    policy.statement[1] = list;
+    if policy.to_json().chars().count() > MAX_SESSION_POLICY {
+        // A prefix of a thousand characters does not fit in twice.
+        policy.statement.remove(1);
+    }
+    policy
+}
+
+impl ReadPlace {
+    /// What a policy can say of it: up to the first character that means something there.
+    #[must_use]
+    pub fn literal(&self) -> Self {
+        literal(self)
+    }
+
+    /// Whether some key may lie in both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let (a, b) = (&self.prefix, &other.prefix);
+        self.bucket == other.bucket && (a.starts_with(b.as_str()) || b.starts_with(a.as_str()))
+    }
+}
+
 fn allow(sid: &'static str, action: &'static str, resource: Vec<String>) -> Statement {
     Statement {
         sid,
@@ -261,6 +298,43 @@ mod tests {
         let json = read_policy(&[place("b", "")], &china).to_json();
         assert!(json.contains(r#"["arn:aws-cn:s3:::b/*"]"#), "{json}");
         assert!(!json.contains("kms"));
+    }
+
+    #[test]
+    fn credentials_that_are_lent_read_and_list_one_place() {
+        let json = lending_policy(&place("b", "world/"), &aws(false)).to_json();
+        assert_eq!(
+            json,
+            concat!(
+                r#"{"Version":"2012-10-17","Statement":["#,
+                r#"{"Sid":"ReadTiles","Effect":"Allow","Action":"s3:GetObject","#,
+                r#""Resource":["arn:aws:s3:::b/world/*"]},"#,
+                r#"{"Sid":"ListTiles","Effect":"Allow","Action":"s3:ListBucket","#,
+                r#""Resource":["arn:aws:s3:::b"],"Condition":{"StringLike":{"s3:prefix":["world/*"]}}}]}"#,
+            )
+        );
+        let long = lending_policy(&place("b", &"p".repeat(1000)), &aws(true)).to_json();
+        assert!(
+            long.len() <= MAX_SESSION_POLICY && long.contains("kms:Decrypt"),
+            "{long}"
+        );
+    }
+
+    #[test]
+    fn places_overlap_where_one_begins_as_the_other() {
+        let world = place("b", "world/");
+        for (bucket, prefix, overlap) in [
+            ("b", "world/secret/", true),
+            ("b", "", true),
+            ("b", "world2/", false),
+            ("a", "world/", false),
+        ] {
+            assert_eq!(
+                world.overlaps(&place(bucket, prefix)),
+                overlap,
+                "{bucket}/{prefix}"
+            );
+        }
     }
 
     #[test]

@@ -358,7 +358,7 @@ impl Role {
         }
     }
 
-    async fn ask(&self) -> Result<Brought, Trouble> {
+    pub(super) async fn ask(&self) -> Result<Brought, Trouble> {
         let seconds = i32::try_from(self.session.duration.as_secs()).unwrap_or(3600);
         let answer = self
             .sts

@@ -7,10 +7,9 @@ pub(super) const WHAT: &str = "is not built in this version yet";
 pub(super) const REMEDY: &str = "remove it";
 
 /// Section (`*` for any name), key, and the value that it is about: empty for any.
-const NOT_YET: [(&str, &str, &str); 3] = [
+const NOT_YET: [(&str, &str, &str); 2] = [
     ("", "cloudfront", ""),
     ("", "publish", ""),
-    ("tilesets.*", "delivery", "redirect"),
 ];
 
 /// Whether this key, with this value where it is a string, is of such a feature.

@@ -70,7 +70,14 @@ impl S3Access for Access {
             .keyring
             .principal(&access_key, scope.token.as_deref())
             .map_err(refuse)?;
-        if !principal.may(action, &resource) {
+        // A list without one has an empty prefix, as S3 sees it; nothing else has any.
+        let query = cx.uri().query().unwrap_or_default();
+        let mut query = form::parse(query.as_bytes()).into_iter();
+        let prefix = (operation == "ListObjectsV2").then(|| {
+            let named = query.find(|(key, _)| key == "prefix");
+            named.map_or_else(String::new, |(_, value)| value)
+        });
+        if !principal.may_in(action, &resource, prefix.as_deref()) {
             return Err(denied());
         }
         cx.extensions_mut().insert(Caller(Some(principal)));

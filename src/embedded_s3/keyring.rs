@@ -30,7 +30,13 @@ pub(super) struct Principal {
 
 impl Principal {
     pub(super) fn may(&self, action: &str, resource: &str) -> bool {
-        self.policies.iter().all(|p| p.allows(action, resource))
+        self.may_in(action, resource, None)
+    }
+
+    /// The same of a list of what begins so.
+    pub(super) fn may_in(&self, action: &str, resource: &str, prefix: Option<&str>) -> bool {
+        let mut policies = self.policies.iter();
+        policies.all(|p| p.allows(action, resource, prefix))
     }
 }
 

@@ -96,9 +96,15 @@ impl S3 for Ops {
             checksum_crc64nvme: wants_checksum.then(|| STANDARD.encode(object.crc64)),
             checksum_type: wants_checksum
                 .then(|| ChecksumType::from_static(ChecksumType::FULL_OBJECT)),
-            cache_control: object.options.cache_control.clone(),
-            content_encoding: object.options.content_encoding.clone(),
-            content_type: object.options.content_type.clone(),
+            cache_control: input
+                .response_cache_control
+                .or_else(|| object.options.cache_control.clone()),
+            content_encoding: input
+                .response_content_encoding
+                .or_else(|| object.options.content_encoding.clone()),
+            content_type: input
+                .response_content_type
+                .or_else(|| object.options.content_type.clone()),
             e_tag: Some(ETag::Strong(object.etag.clone())),
             last_modified: Some(object.last_modified.into()),
             ..GetObjectOutput::default()

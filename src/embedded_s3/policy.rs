@@ -1,5 +1,5 @@
 //! As much of IAM's policy language as the tests and the demo need: `Allow` and `Deny` of actions on
-//! resources, with `*` and `?`.
+//! resources, with `*` and `?`, and `StringLike` on `s3:prefix`.
 //!
 //! What is not understood is refused when the policy is read, never ignored: a policy that seems to
 //! narrow and does not would make a test lie.
@@ -15,6 +15,8 @@ struct Statement {
     allow: bool,
     actions: Vec<String>,
     resources: Vec<String>,
+    /// Patterns for the prefix of a list; none: whatever it is.
+    prefixes: Option<Vec<String>>,
 }
 
 /// Why a document was refused.
@@ -54,11 +56,16 @@ impl Policy {
         statements.collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether it lets this action on this resource: some statement allows it and none denies it.
-    pub(super) fn allows(&self, action: &str, resource: &str) -> bool {
+    /// Whether it lets this action on this resource: some statement allows it and none denies it. Only a list
+    /// has a prefix.
+    pub(super) fn allows(&self, action: &str, resource: &str, prefix: Option<&str>) -> bool {
+        let within = |patterns: &Vec<String>| {
+            prefix.is_some_and(|prefix| patterns.iter().any(|pattern| matches(pattern, prefix)))
+        };
         let applies = |s: &&Statement| {
             let action = action.to_ascii_lowercase();
-            s.actions.iter().any(|pattern| matches(pattern, &action))
+            s.prefixes.as_ref().is_none_or(within)
+                && s.actions.iter().any(|pattern| matches(pattern, &action))
                 && s.resources.iter().any(|pattern| matches(pattern, resource))
         };
         let (allow, deny): (Vec<_>, Vec<_>) = self.0.iter().filter(applies).partition(|s| s.allow);
@@ -70,7 +77,7 @@ fn statement(value: &Value) -> Result<Statement, PolicyError> {
     let members = value.as_object().ok_or(PolicyError::Missing("Statement"))?;
     if let Some(other) = members
         .keys()
-        .find(|k| !["Sid", "Effect", "Action", "Resource"].contains(&k.as_str()))
+        .find(|k| !["Sid", "Effect", "Action", "Resource", "Condition"].contains(&k.as_str()))
     {
         return Err(PolicyError::Unsupported(other.clone()));
     }
@@ -89,7 +96,19 @@ fn statement(value: &Value) -> Result<Statement, PolicyError> {
         // Actions are compared without regard to case, resources with.
         actions: actions.iter().map(|a| a.to_ascii_lowercase()).collect(),
         resources,
+        prefixes: members.get("Condition").map(prefixes).transpose()?,
     })
+}
+
+/// The one condition that is enforced.
+fn prefixes(condition: &Value) -> Result<Vec<String>, PolicyError> {
+    let only = |value: &Value, name: &str| {
+        let members = value.as_object()?;
+        members.get(name).filter(|_| members.len() == 1).cloned()
+    };
+    let patterns = only(condition, "StringLike").and_then(|like| only(&like, "s3:prefix"));
+    let patterns = patterns.and_then(|patterns| strings(Some(&patterns)));
+    patterns.ok_or_else(|| PolicyError::Unsupported("Condition".into()))
 }
 
 /// One string or a list of them; not none.
@@ -147,10 +166,22 @@ mod tests {
             r#"[{"Sid":"a","Effect":"Allow","Action":"s3:GetObject","Resource":"arn:aws:s3:::b/world/*"}]"#,
         )
         .unwrap();
-        assert!(p.allows("s3:GetObject", "arn:aws:s3:::b/world/0/0/0.png"));
-        assert!(!p.allows("s3:GetObject", "arn:aws:s3:::b/other/0/0/0.png"));
-        assert!(!p.allows("s3:PutObject", "arn:aws:s3:::b/world/0/0/0.png"));
-        assert!(!p.allows("s3:GetObject", "arn:aws:s3:::b"));
+        assert!(p.allows("s3:GetObject", "arn:aws:s3:::b/world/0/0/0.png", None));
+        assert!(!p.allows("s3:GetObject", "arn:aws:s3:::b/other/0/0/0.png", None));
+        assert!(!p.allows("s3:PutObject", "arn:aws:s3:::b/world/0/0/0.png", None));
+        assert!(!p.allows("s3:GetObject", "arn:aws:s3:::b", None));
+    }
+
+    #[test]
+    fn a_list_is_held_to_its_prefix() {
+        let p = policy(
+            r#"{"Effect":"Allow","Action":"s3:ListBucket","Resource":"arn:aws:s3:::b",
+                "Condition":{"StringLike":{"s3:prefix":["world/*"]}}}"#,
+        )
+        .unwrap();
+        let list = |prefix| p.allows("s3:ListBucket", "arn:aws:s3:::b", prefix);
+        assert!(list(Some("world/")) && list(Some("world/3/")));
+        assert!(!list(Some("worl")) && !list(Some("")) && !list(None));
     }
 
     #[test]
@@ -160,8 +191,8 @@ mod tests {
                 {"Effect":"Deny","Action":"S3:GETOBJECT","Resource":"arn:aws:s3:::b/x?"}]"#,
         )
         .unwrap();
-        assert!(p.allows("s3:GetObject", "arn:aws:s3:::b/x"));
-        assert!(!p.allows("s3:GetObject", "arn:aws:s3:::b/x1"));
+        assert!(p.allows("s3:GetObject", "arn:aws:s3:::b/x", None));
+        assert!(!p.allows("s3:GetObject", "arn:aws:s3:::b/x1", None));
     }
 
     #[test]

@@ -76,6 +76,11 @@ pub fn for_version(audience: Audience, now: Timestamp) -> HeaderValue {
     text.value_or("no-store")
 }
 
+/// For a redirect to a signed URL.
+pub fn for_redirect(lives: Duration, audience: Audience, now: Timestamp) -> HeaderValue {
+    for_absence(lives, audience, now)
+}
+
 /// For 'no such tile'.
 pub fn for_absence(believed: Duration, audience: Audience, now: Timestamp) -> HeaderValue {
     let mut text = HeaderText::<64>::new();

@@ -11,6 +11,7 @@ use http::{HeaderValue, Response, StatusCode};
 use serde_json::json;
 
 use super::body::Body;
+use super::helper_error::HelperError;
 use super::route::Malformed;
 use super::shield::shield;
 use crate::auth::{AuthError, OverQuota, QuotaLimit};
@@ -76,6 +77,8 @@ pub enum HttpError {
         /// When to come back, if known.
         retry_after: Option<Duration>,
     },
+    /// AWS's own access is not handed out.
+    Helper(HelperError),
     /// Ours.
     Internal,
 }
@@ -112,6 +115,7 @@ impl HttpError {
                 }
                 OriginErrorKind::Deadline => StatusCode::GATEWAY_TIMEOUT,
             },
+            Self::Helper(error) => error.status(),
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -140,6 +144,7 @@ impl HttpError {
             | Self::CrossSite
             | Self::NotRenewable => Answer::Forbidden,
             Self::TooMany { .. } | Self::OverQuota(_) => Answer::OverQuota,
+            Self::Helper(error) => error.answer(),
             Self::Origin { .. } => Answer::OriginFailed,
             Self::Internal => Answer::Internal,
         }
@@ -225,6 +230,7 @@ impl HttpError {
                 }
             }
             .into(),
+            Self::Helper(error) => error.detail(),
             Self::Internal => "Something went wrong in this server. Its operator finds it in the log.".into(),
         }
     }
@@ -234,6 +240,7 @@ impl HttpError {
             Self::TooMany { retry_after }
             | Self::IdentityProvider { retry_after }
             | Self::OverQuota(OverQuota { retry_after, .. }) => Some(*retry_after),
+            Self::Helper(error) => error.retry_after(),
             Self::Origin { retry_after, .. } => Some(retry_after.unwrap_or(Duration::from_secs(2))),
             _ => None,
         }

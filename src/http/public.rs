@@ -26,18 +26,20 @@ use super::front::{Front, NO_ONE_HOST, names_one_host};
 use super::problem::HttpError;
 use super::quota::Purse;
 use super::route::{Route, TileRoute};
-use super::session::MAX_NEXT;
+use super::session::{MAX_NEXT, may_write};
+use super::sign::{self, SignedTile};
 use super::site::{MAX_BODY, Peer, allow, for_router};
 use super::tile_answer::{Asked, respond};
 use crate::auth::{
     AuthError, CookiePolicy, OverQuota, Permission, Scope, Session, Sessions, bearer_token,
     session_tokens_from_cookies,
 };
+use crate::aws::presign::Helpers;
 use crate::cache::{TileCache, Wanted};
 use crate::clock::{Clock, Timestamp};
 use crate::metrics::{Answer, Metrics};
 use crate::origin::{Lane, OriginErrorKind};
-use crate::tile::{Access, Current, TileCoord, Tileset, Tilesets};
+use crate::tile::{Access, Current, Delivery, TileCoord, Tileset, Tilesets};
 
 /// What a browser says of how it asks (Fetch Metadata).
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
@@ -67,6 +69,8 @@ pub struct PublicParts {
     pub clock: Clock,
     /// Where answers are counted.
     pub metrics: Arc<Metrics>,
+    /// What hands out AWS's own access.
+    pub helpers: Helpers,
 }
 
 /// The public side.
@@ -135,11 +139,14 @@ impl PublicSide {
             _ if request.method() == Method::OPTIONS => {
                 let methods = match route {
                     Ok(Route::Page) => allow(request.uri().path()),
+                    Ok(Route::Sign(_)) => sign::METHODS,
                     _ => TILE_METHODS,
                 };
                 (cors.preflight(origin.as_ref(), methods), Answer::Other)
             }
             Ok(Route::TileJson(_) | Route::Page) => self.page(peer, request).await,
+            Ok(Route::Sign(_)) => self.sign(peer, request).await,
+            Err(malformed) if sign::is_sign(&request) => refuse(&malformed.into()),
             _ if !reads => refuse(&HttpError::Method(TILE_METHODS)),
             Ok(Route::Tile(route)) => self.tile(peer, &request, route).await,
             Ok(Route::Explain(route)) => self.explain(peer, &request, route),
@@ -172,6 +179,14 @@ impl PublicSide {
             audience,
         } = admitted;
         let scale = route.address.scale;
+        if tileset.delivery() == Delivery::Redirect {
+            let tile = SignedTile {
+                tileset: &tileset,
+                coord,
+                scale,
+            };
+            return sign::redirect(parts, tile, request.method(), audience, now).await;
+        }
         let lane = caller.as_ref().map_or(Lane::Interactive, Caller::lane);
         let turn = match lane {
             Lane::Interactive => None,
@@ -263,6 +278,10 @@ impl PublicSide {
         } else {
             let caller = match parts.authorize(peer.ip(), request.headers(), now) {
                 Ok(caller) => caller,
+                // There is no page behind a signature to come back to.
+                Err(error) if scope == Scope::Sign => {
+                    return Err(Box::new(refuse(&error.into())));
+                }
                 Err(error) => {
                     return Err(Box::new(unauthorized(
                         error,
@@ -271,6 +290,12 @@ impl PublicSide {
                     )));
                 }
             };
+            if scope == Scope::Sign
+                && caller.by_cookie
+                && !may_write(&parts.cors, request.headers(), false)
+            {
+                return Err(Box::new(refuse(&HttpError::CrossSite)));
+            }
             let Some(tileset) = tileset else {
                 return Err(Box::new(refuse(&HttpError::UnknownTileset)));
             };
@@ -345,6 +370,39 @@ impl PublicSide {
                     explain(wanted, &self.parts.cache.explain(wanted)),
                     Answer::Other,
                 )
+            }
+            Err(refusal) => *refusal,
+        }
+    }
+
+    /// `POST /sign/…`. The body is read first: what cannot be understood spends nothing.
+    async fn sign<B>(&self, peer: SocketAddr, request: Request<B>) -> (Response<Body>, Answer)
+    where
+        B: http_body::Body<Data = bytes::Bytes>,
+        B::Error: Into<axum::BoxError>,
+    {
+        if *request.method() != Method::POST {
+            return refuse(&HttpError::Method(sign::METHODS));
+        }
+        let (head, body) = request.into_parts();
+        let body = whole(body, MAX_BODY, BODY_TIMEOUT).await;
+        let life = match body.and_then(|body| sign::life(&body)) {
+            Ok(life) => life,
+            Err(refusal) => return refuse(&refusal),
+        };
+        let request = Request::from_parts(head, ());
+        let Ok(Route::Sign(route)) = Route::parse(request.uri().path()) else {
+            return refuse(&HttpError::UnknownPage);
+        };
+        let now = self.parts.clock.now();
+        match self.admit(peer, &request, route, Scope::Sign, now) {
+            Ok(Admitted { tileset, coord, .. }) => {
+                let tile = SignedTile {
+                    tileset: &tileset,
+                    coord,
+                    scale: route.address.scale,
+                };
+                sign::answer(&self.parts, tile, life, now).await
             }
             Err(refusal) => *refusal,
         }

@@ -12,6 +12,8 @@ pub enum Route<'p> {
     Tile(TileRoute<'p>),
     /// The tile's path with `/explain` behind it.
     Explain(TileRoute<'p>),
+    /// The tile's path with `/sign` before it.
+    Sign(TileRoute<'p>),
     /// `/{tileset}.json`.
     TileJson(&'p str),
     /// Everything else: pages, sessions, assets, and what there is not.
@@ -58,6 +60,8 @@ impl<'p> Route<'p> {
             return Ok(Self::Page);
         }
         match *segments {
+            ["sign", z, x, y] => Ok(Self::Sign(TileRoute::parse(None, z, x, y)?)),
+            ["sign", tileset, z, x, y] => Ok(Self::Sign(TileRoute::parse(Some(tileset), z, x, y)?)),
             [z, x, y] if digit_first(z) => Ok(Self::Tile(TileRoute::parse(None, z, x, y)?)),
             [z, x, y, "explain"] if digit_first(z) => {
                 Ok(Self::Explain(TileRoute::parse(None, z, x, y)?))
@@ -194,6 +198,11 @@ mod tests {
             Route::parse("/3/1/2/explain"),
             Ok(Route::Explain(tile(None, 3, 1, 2)))
         );
+        assert_eq!(Route::parse("/sign/world/3/1/2.png"), Ok(Route::Sign(png)));
+        assert_eq!(
+            Route::parse("/sign/3/1/2"),
+            Ok(Route::Sign(tile(None, 3, 1, 2)))
+        );
         assert_eq!(
             Route::parse("/7/3/1/2"),
             Ok(Route::Tile(tile(Some("7"), 3, 1, 2)))
@@ -231,6 +240,8 @@ mod tests {
             "/w/ 3/1/2",
             "/w/3/1/0x2",
             "/w/3/1/1e3",
+            "/sign/w/3/1/x",
+            "/sign/w/3/1",
         ] {
             assert_eq!(Route::parse(path), Err(Malformed::Coordinates), "{path}");
         }

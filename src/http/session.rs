@@ -20,6 +20,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::cors::Cors;
 use super::exchange::exchange;
 use super::pages::LoginPage;
 use super::problem::HttpError;
@@ -273,13 +274,7 @@ impl Site {
     /// Whether a request that changes something may: see the module's invariant. `preflighted`: another
     /// site's page could not send it without a browser asking here first.
     fn may_write(&self, headers: &HeaderMap, preflighted: bool) -> bool {
-        let origin = headers.get(ORIGIN);
-        let listed = self.parts.cors.allows(origin);
-        match headers.get(SEC_FETCH_SITE) {
-            Some(site) => site == "same-origin" || listed,
-            None if origin.is_some() => listed,
-            None => preflighted && !headers.contains_key(COOKIE),
-        }
+        may_write(&self.parts.cors, headers, preflighted)
     }
 
     /// Every session that a request carries: a second cookie of our name, which a parent domain's can be,
@@ -304,7 +299,7 @@ impl Site {
     }
 
     /// The session of a request that may change it.
-    fn writer(
+    pub(super) fn writer(
         &self,
         peer: IpAddr,
         headers: &HeaderMap,
@@ -315,6 +310,17 @@ impl Site {
             return Err(HttpError::CrossSite);
         }
         Ok(caller)
+    }
+}
+
+/// As [`Site::may_write`] says.
+pub(super) fn may_write(cors: &Cors, headers: &HeaderMap, preflighted: bool) -> bool {
+    let origin = headers.get(ORIGIN);
+    let listed = cors.allows(origin);
+    match headers.get(SEC_FETCH_SITE) {
+        Some(site) => site == "same-origin" || listed,
+        None if origin.is_some() => listed,
+        None => preflighted && !headers.contains_key(COOKIE),
     }
 }
 

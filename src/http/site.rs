@@ -23,7 +23,7 @@ use super::pages::{IndexPage, IndexTileset, LoginPage, MapPage, MapTileset};
 use super::problem::HttpError;
 use super::public::{PublicParts, unauthorized};
 use super::shield::shielded;
-use super::{assets, encoding, oidc, session};
+use super::{assets, credentials, encoding, oidc, session};
 use crate::auth::{Issuers, Session, Throttle, Users};
 use crate::tile::{Access, Tileset, tilejson};
 
@@ -69,6 +69,7 @@ pub fn router(site: Arc<Site>) -> Router {
                 .delete(session::log_out),
         )
         .route("/session/renew", post(session::renew))
+        .route("/credentials", post(credentials::lend))
         .route("/assets/{file}", get(asset))
         .route(assets::SCRIPT_PATH, get(script))
         .route("/{file}", get(describe))
@@ -87,7 +88,7 @@ async fn not_allowed(OriginalUri(uri): OriginalUri) -> Response {
 pub(super) fn allow(path: &str) -> &'static str {
     match path {
         "/session" => "GET, HEAD, POST, DELETE, OPTIONS",
-        "/session/renew" => "POST, OPTIONS",
+        "/session/renew" | "/credentials" => "POST, OPTIONS",
         _ => "GET, HEAD, OPTIONS",
     }
 }
@@ -132,6 +133,16 @@ impl Site {
             }
             Err(error) => Err(Box::new(to_axum(unauthorized(error, uri, headers).0))),
         }
+    }
+
+    /// The policy of a page with tiles, some of which come from S3 itself.
+    fn with_redirects(&self, mut policy: String) -> String {
+        for origin in &self.parts.helpers.redirects_to {
+            for own in ["connect-src 'self'", "img-src 'self'"] {
+                policy = policy.replace(own, &format!("{own} {origin}"));
+            }
+        }
+        policy
     }
 
     pub(super) fn login_page<'a>(&'a self, next: &'a str) -> LoginPage<'a> {
@@ -179,7 +190,7 @@ async fn index(
     html(
         StatusCode::OK,
         page.to_html(),
-        &IndexPage::content_security_policy(),
+        &site.with_redirects(IndexPage::content_security_policy()),
     )
 }
 
@@ -233,7 +244,7 @@ async fn map(
     html(
         StatusCode::OK,
         page.to_html(),
-        &MapPage::content_security_policy(),
+        &site.with_redirects(MapPage::content_security_policy()),
     )
 }
 

@@ -207,7 +207,7 @@ fn send(method: &Method, response: &mut Response<Body>, len: usize, body: impl F
     }
 }
 
-fn protect(headers: &mut HeaderMap, tileset: &Tileset) {
+pub(super) fn protect(headers: &mut HeaderMap, tileset: &Tileset) {
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let embedders = match tileset.access() {
         Access::Session => "same-site",

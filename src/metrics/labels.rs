@@ -9,6 +9,8 @@ label_enum! {
         Tile = "tile",
         /// 304.
         NotModified = "not_modified",
+        /// 302 to a signed URL.
+        Redirect = "redirect",
         /// The tile does not exist.
         Missing = "missing",
         /// A page, TileJSON, a session: anything that is no tile.
@@ -211,5 +213,43 @@ label_enum! {
         Unavailable = "unavailable",
         /// A source did not answer in time.
         Deadline = "deadline",
+    }
+}
+
+label_enum! {
+    /// How a wish for a signed URL ended, once it had been let in.
+    pub enum SignOutcome {
+        /// A URL.
+        Signed = "signed",
+        /// The tileset's tiles are no objects of their own.
+        NotSignable = "not_signable",
+        /// There are no AWS credentials.
+        NoKeys = "no_keys",
+        /// The AWS credentials end too soon.
+        KeysEndSoon = "keys_end_soon",
+        /// The SDK refused.
+        Failed = "failed",
+    }
+}
+
+label_enum! {
+    /// How a wish for credentials ended, once its session was known.
+    pub enum VendOutcome {
+        /// New ones from STS.
+        Lent = "lent",
+        /// Those that the same person was given before.
+        Remembered = "remembered",
+        /// The session may not have them.
+        Withheld = "withheld",
+        /// There are none for this tileset.
+        NotOffered = "not_offered",
+        /// Too many ask.
+        Busy = "busy",
+        /// STS did not answer in time.
+        Deadline = "deadline",
+        /// STS said no.
+        Denied = "denied",
+        /// STS cannot be asked, or is broken.
+        Unavailable = "unavailable",
     }
 }

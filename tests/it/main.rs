@@ -36,6 +36,8 @@ mod quotas;
 mod real_servers;
 mod script;
 mod sessions;
+#[cfg(feature = "demo")]
+mod signed;
 mod snippets;
 mod support;
 mod tile_answers;

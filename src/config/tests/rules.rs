@@ -272,7 +272,6 @@ pub(super) const RULES: &[(&str, &str)] = &[
     // Of features that are not built yet: refused, not ignored.
     ("[cloudfront]\ndomain = 'd'", "cloudfront:1"),
     ("[publish]\nadmin_urls = []", "publish:1"),
-    ("delivery = 'redirect'", "tilesets.w.delivery:1"),
     (
         "[tilesets.w2]\nbucket = 'b'\narchive = 'w.pmtiles'\naccess = 'public'",
         "tilesets.w2.format:1",
@@ -296,5 +295,9 @@ pub(super) const RULES: &[(&str, &str)] = &[
     (
         "[tilesets.w2]\nbucket = 'b'\nformat = 'mvt'\narchive = '{version}.pmtiles'",
         "tilesets.w2.archive:4",
+    ),
+    (
+        "[tilesets.w2]\nbucket = 'b'\narchive = 'w.pmtiles'\ndelivery = 'redirect'",
+        "tilesets.w2.archive:3 tilesets.w2.delivery:4",
     ),
 ];

@@ -63,6 +63,20 @@ async fn no_page_elsewhere_ends_or_renews_a_session() {
             assert!(!answer.headers.contains_key("clear-site-data"));
         }
     }
+    // Nor does it get what outlives its visit.
+    for hostile in HOSTILE.into_iter().chain([&[][..]]) {
+        for (path, body) in [
+            ("/sign/world/0/0/0.png", ""),
+            ("/credentials", r#"{"tileset":"world"}"#),
+        ] {
+            let mut headers = vec![("cookie", cookie.as_str())];
+            headers.extend_from_slice(hostile);
+            let answer = server.send(Method::POST, path, &headers, body).await;
+            let said = String::from_utf8_lossy(&answer.body);
+            assert_eq!(answer.status, StatusCode::FORBIDDEN, "{path} {hostile:?}");
+            assert!(said.contains("another site"), "{path} {hostile:?}: {said}");
+        }
+    }
     // A browser that says nothing of itself may not either, and a listed origin may.
     let silent = [("cookie", cookie.as_str())];
     let answer = server.send(Method::DELETE, "/session", &silent, "").await;
@@ -94,7 +108,15 @@ async fn a_preflight_promises_nothing_to_an_origin_that_is_not_listed() {
             ("access-control-request-headers", "content-type"),
             ("access-control-request-private-network", "true"),
         ];
-        for path in ["/session", "/session/renew", TILE, "/"] {
+        let sign = "/sign/world/0/0/0.png";
+        for path in [
+            "/session",
+            "/session/renew",
+            "/credentials",
+            sign,
+            TILE,
+            "/",
+        ] {
             let answer = server.send(Method::OPTIONS, path, &headers, "").await;
             assert_eq!(answer.status, StatusCode::NO_CONTENT);
             let allowed = answer

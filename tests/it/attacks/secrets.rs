@@ -196,6 +196,94 @@ impl Program {
     }
 }
 
+#[cfg(feature = "demo")]
+#[tokio::test]
+async fn the_log_has_nothing_of_what_is_signed_and_lent_at_any_level() {
+    use tilekeep::aws::AccessKeys;
+    use tilekeep::embedded_s3::{EmbeddedS3, EmbeddedS3Settings, RoleSettings};
+
+    const ROLE: &str = "arn:aws:iam::000000000000:role/tiles";
+    let s3 = EmbeddedS3::start(EmbeddedS3Settings {
+        keys: Some(AccessKeys {
+            access_key_id: "AKIAEXAMPLE".into(),
+            secret_access_key: AWS_SECRET.into(),
+            session_token: None,
+        }),
+        roles: vec![RoleSettings {
+            arn: ROLE.into(),
+            external_id: None,
+            policy: None,
+            max_duration: Duration::from_hours(1),
+        }],
+        ..EmbeddedS3Settings::default()
+    })
+    .await
+    .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tilekeep.toml");
+    let url = s3.endpoint_url();
+    let text = format!(
+        "[server]\nlisten = '127.0.0.1:0'\nadmin_listen = '127.0.0.1:0'\n\
+         [session]\nkeys = [{{ id = 'k', secret = '{KEY}' }}]\n\
+         [aws]\nregion = 'eu-west-1'\nendpoint_url = '{url}'\nsts_endpoint_url = '{url}'\n\
+         assume_role = {{ arn = '{ROLE}' }}\n\
+         [tilesets.world]\nbucket = 'b'\nkey = 'world/{{z}}/{{x}}/{{y}}.png'\ndelivery = 'redirect'\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let program = Program::serve(&file);
+    let base = program.address().await;
+    let who = tilekeep::auth::Claims {
+        exp: tilekeep::clock::Clock::System.now().secs() + 86_400,
+        scope: Some("tiles sign credentials".into()),
+        ..claims()
+    };
+    let secret = tilekeep::auth::Secret::new(KEY);
+    let material = tilekeep::auth::KeyMaterial::Hs256 { secret };
+    let id = "k".to_owned();
+    let keys = tilekeep::auth::KeyRing::new(vec![tilekeep::auth::KeySettings { id, material }]);
+    let bearer = format!("Bearer {}", keys.unwrap().mint(&who).unwrap());
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let send = async |method: &str, path: &str, body: &'static str| {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{base}{path}"))
+            .header("authorization", &bearer);
+        let body = Full::new(bytes::Bytes::from(body));
+        let response = client.request(request.body(body).unwrap()).await.unwrap();
+        let (head, body) = response.into_parts();
+        (head, body.collect().await.unwrap().to_bytes())
+    };
+    let (_, signed) = send("POST", "/sign/world/0/0/0.png", "").await;
+    let (redirect, _) = send("GET", "/world/0/0/0.png", "").await;
+    let (head, lent) = send("POST", "/credentials", r#"{"tileset":"world"}"#).await;
+    assert_eq!(redirect.status, StatusCode::FOUND);
+    assert_eq!(head.status, StatusCode::OK, "{lent:?}");
+    let signed: serde_json::Value = serde_json::from_slice(&signed).unwrap();
+    let lent: serde_json::Value = serde_json::from_slice(&lent).unwrap();
+    let query = |url: &str| url.rsplit_once("X-Amz-Signature=").unwrap().1.to_owned();
+    for _ in 0..200 {
+        if program.log().contains("were lent") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let log = program.log();
+    assert!(log.contains("were lent") && log.contains("anna"), "{log}");
+    for secret in [
+        &query(signed["url"].as_str().unwrap())[..64],
+        &query(redirect.headers["location"].to_str().unwrap())[..64],
+        lent["SecretAccessKey"].as_str().unwrap(),
+        lent["SessionToken"].as_str().unwrap(),
+        lent["AccessKeyId"].as_str().unwrap(),
+        AWS_SECRET,
+        KEY,
+    ] {
+        let line = log.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None, "{secret}");
+    }
+    s3.shutdown().await;
+}
+
 const KEY: &str = "the-signing-key-of-the-tests-0123456789";
 const PASSWORD: &str = "correct-horse-battery";
 
