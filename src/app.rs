@@ -4,6 +4,7 @@
 //! shutdown. `tilekeep serve` and `tilekeep demo` differ only in where keys, users and AWS
 //! credentials come from ([`Provided`]).
 
+mod cloudfront;
 mod cluster;
 #[cfg(feature = "demo")]
 mod demo;
@@ -94,6 +95,9 @@ pub enum AppError {
     /// TLS.
     #[error("[server] tls: {0}")]
     Tls(#[from] TlsError),
+    /// The key that signs for CloudFront.
+    #[error("[cloudfront] private_key {0}")]
+    CloudFront(#[from] crate::aws::cloudfront::SigningKeyError),
     /// TLS to Redis.
     #[error("[cluster] {0}")]
     Cluster(#[from] crate::cluster::TlsError),
@@ -211,6 +215,7 @@ impl App {
             front: front(&config, addresses)?,
             cache: cache.clone(),
             cors: cors(&config),
+            cloudfront: cloudfront::cloudfront(&config)?,
             missing: config.cache.missing,
             clock: clock.clone(),
             metrics: metrics.clone(),

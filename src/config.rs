@@ -7,6 +7,7 @@
 
 mod aws;
 mod cache;
+mod cloudfront;
 mod cluster;
 mod item;
 mod login;
@@ -30,6 +31,7 @@ use crate::tile::Access;
 
 pub use aws::{AssumeRole, Aws};
 pub use cache::{CacheConfig, OriginConfig};
+pub use cloudfront::{CloudFrontConfig, is_one_host};
 pub use cluster::ClusterConfig;
 pub use login::{IssuerKeySource, Login, LoginGrants, LoginIssuer, LoginOidc};
 pub use problem::{ConfigProblems, Problem};
@@ -61,6 +63,8 @@ pub struct Config {
     pub quotas: Vec<QuotaConfig>,
     /// `[aws]`.
     pub aws: Aws,
+    /// `[cloudfront]`; none: no distribution is known.
+    pub cloudfront: Option<CloudFrontConfig>,
     /// `[cluster]`; none: this node is alone.
     pub cluster: Option<ClusterConfig>,
     /// `[tilesets.*]` in the order of the file, at least one.
@@ -92,7 +96,7 @@ impl Config {
         let login = root.section("login");
         let mut tilesets = root.section("tilesets");
         let aws = Aws::read(&root.section("aws"));
-        let config = Self {
+        let mut config = Self {
             server: Server::read(&server),
             origin: OriginConfig::read(&root.section("origin")),
             cache: CacheConfig::read(&root.section("cache")),
@@ -101,6 +105,7 @@ impl Config {
             quotas: QuotaConfig::read_all(root),
             tilesets: tilesets::read(&mut tilesets, &aws),
             aws,
+            cloudfront: None,
             cluster: ClusterConfig::read(&root.section("cluster")),
         };
         // A tileset that was refused is not in `config`, but its name is right.
@@ -115,6 +120,9 @@ impl Config {
             server.refuse("default_tileset", "names no tileset", remedy);
         }
         config.check_sessions(&server, &session, &login);
+        let cloudfront = root.section("cloudfront");
+        config.cloudfront =
+            CloudFrontConfig::read(&cloudfront).map(|read| read.check(&config, &cloudfront));
         config
     }
 

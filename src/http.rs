@@ -8,6 +8,7 @@ pub mod assets;
 pub mod body;
 mod cache_control;
 mod cache_status;
+pub mod cloudfront;
 mod conditional;
 pub mod cores;
 pub mod cors;

@@ -199,3 +199,13 @@ label_enum! {
         Deadline = "deadline",
     }
 }
+
+label_enum! {
+    /// What the distribution's secret header was worth.
+    pub enum OriginSecret {
+        /// One of the configured ones.
+        Right = "right",
+        /// Any other, or two at once.
+        Wrong = "wrong",
+    }
+}
