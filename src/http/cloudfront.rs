@@ -22,6 +22,7 @@ use crate::auth::{Scope, Secret, Session};
 use crate::aws::cloudfront::{COOKIES, Signed, Signer};
 use crate::clock::{Clock, Timestamp, Uptime};
 use crate::metrics::{Metrics, OriginSecret};
+use crate::tile::{Scale, TileCoord, Tileset};
 
 /// What the distribution adds to each request for a tile.
 pub const ORIGIN_SECRET: HeaderName = HeaderName::from_static("x-tilekeep-origin-secret");
@@ -106,14 +107,32 @@ impl CloudFront {
         }
     }
 
-    /// What signs, for URLs.
-    pub fn signer(&self) -> &Signer {
-        &self.signer
-    }
-
-    /// The host by which browsers reach it.
-    pub fn domain(&self) -> &str {
-        &self.domain
+    /// A URL for one tile, with a canned policy, and when it ends: for whoever may have that tile and has spent it,
+    /// a zoom, an area and a budget included, as it opens nothing else. `None` for a tileset that goes another way.
+    ///
+    /// It ends at a multiple of half of `life`, so that half of it is left at least; with an RSA key all who ask
+    /// meanwhile get the same, with ECDSA each another. 60 seconds of `life` or more.
+    pub fn signed_url(
+        &self,
+        tileset: &Tileset,
+        (coord, scale): (TileCoord, Scale),
+        life: Duration,
+        now: Timestamp,
+    ) -> Option<(String, Timestamp)> {
+        let name = tileset.name();
+        if !self.carries(name) {
+            return None;
+        }
+        let window = (life.as_secs() / 2).max(1);
+        let ends = Timestamp::from_secs((now.secs() / window + 2) * window);
+        let (z, x, y) = (coord.z(), coord.x(), coord.y());
+        let (suffix, extension) = (scale.suffix(), tileset.format().extension());
+        let version = tileset
+            .version()
+            .map_or_else(String::new, |version| format!("?v={version}"));
+        let domain = &self.domain;
+        let url = format!("https://{domain}/{name}/{z}/{x}/{y}{suffix}.{extension}{version}");
+        Some((self.signer.canned_url(&url, ends)?, ends))
     }
 
     /// Whether the tileset goes through it.
@@ -121,7 +140,7 @@ impl CloudFront {
         self.tilesets.iter().any(|name| **name == *tileset)
     }
 
-    /// Whether a session may have what CloudFront then lets in without asking here again: signed cookies and URLs.
+    /// Whether a session may have what lets its browser in at CloudFront for a whole tileset, unasked: signed cookies.
     pub fn may_stand_for(session: &Session, uptime: Uptime) -> bool {
         let budget = session
             .spender()

@@ -261,7 +261,6 @@ pub(super) const RULES: &[(&str, &str)] = &[
     ),
     ("[quotas]\nname = 'a'", "quotas:1"),
     // Of features that are not built yet: refused, not ignored.
-    ("[cloudfront]\ndomain = 'd'", "cloudfront:1"),
     ("[events]\nsqs_queue_url = 'q'", "events:1"),
     ("[publish]\nadmin_urls = []", "publish:1"),
     ("delivery = 'redirect'", "tilesets.w.delivery:1"),
