@@ -17,6 +17,7 @@ use crate::support::{self, Answer, Running, config, spec, tileset, token};
 
 mod distribution;
 mod edge;
+mod script;
 mod signatures;
 
 const DOMAIN: &str = "tiles.example.com";
