@@ -121,8 +121,7 @@ impl Config {
         }
         config.check_sessions(&server, &session, &login);
         let cloudfront = root.section("cloudfront");
-        config.cloudfront =
-            CloudFrontConfig::read(&cloudfront).map(|read| read.check(&config, &cloudfront));
+        config.cloudfront = CloudFrontConfig::read(&cloudfront, &config);
         config
     }
 

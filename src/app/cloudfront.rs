@@ -10,6 +10,15 @@ pub(super) fn cloudfront(config: &Config) -> Result<Option<CloudFront>, SigningK
     let Some(cloudfront) = &config.cloudfront else {
         return Ok(None);
     };
+    // A token without a class has the first one.
+    if let Some(class) = config.quotas.first()
+        && class.distinct_tiles_per_hour.is_some()
+    {
+        tracing::warn!(
+            class = class.name,
+            "sessions of the first quota class count their tiles, which CloudFront cannot: they get no cookies for it"
+        );
+    }
     let key = SigningKey::from_pem(cloudfront.private_key.expose())?;
     let url = config.server.public_url.as_ref();
     // Where the public side is the distribution, its cookies are for no other host.

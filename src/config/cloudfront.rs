@@ -32,7 +32,8 @@ const MIN_SECRET: usize = 32;
 const MAX_SECRET: usize = 1024;
 
 impl CloudFrontConfig {
-    pub(super) fn read(section: &Section<'_>) -> Option<Self> {
+    /// Last of all sections, as it needs the others.
+    pub(super) fn read(section: &Section<'_>, config: &Config) -> Option<Self> {
         // Whether they are there is asked only where the section is.
         let domain = section.read("domain", domain);
         let key_pair_id = section.read("key_pair_id", key_pair_id);
@@ -60,84 +61,82 @@ impl CloudFrontConfig {
                 section.refuse(key, "is missing", remedy);
             }
         }
+        if let Some(domain) = &domain {
+            check_host(domain, config, section);
+        }
         Some(Self {
+            tilesets: check_tilesets(tilesets, config, section),
             domain: domain?,
             key_pair_id: key_pair_id?,
             private_key: private_key?,
             origin_secrets: origin_secrets.unwrap_or_default(),
-            tilesets,
         })
     }
+}
 
-    /// What it needs of the other sections; then knows its tilesets.
-    pub(super) fn check(mut self, config: &Config, section: &Section<'_>) -> Self {
-        self.check_host(config, section);
-        let private = config
-            .tilesets
-            .iter()
-            .filter(|tileset| tileset.tileset.access() == Access::Session)
-            .map(|tileset| tileset.tileset.name());
-        if self.tilesets.is_empty() {
-            self.tilesets = private.map(str::to_owned).collect();
-            if self.tilesets.len() > MOST_TILESETS {
-                section.refuse(
+/// Those that are named, else all that need a session.
+fn check_tilesets(named: Vec<String>, config: &Config, section: &Section<'_>) -> Vec<String> {
+    let private = config
+        .tilesets
+        .iter()
+        .filter(|tileset| tileset.tileset.access() == Access::Session)
+        .map(|tileset| tileset.tileset.name());
+    if named.is_empty() {
+        let all: Vec<_> = private.map(str::to_owned).collect();
+        if all.len() > MOST_TILESETS {
+            section.refuse(
                     "tilesets",
                     format!(
                         "is missing, and {} tilesets need a session: a browser takes cookies for {MOST_TILESETS}",
-                        self.tilesets.len()
+                        all.len()
                     ),
                     "name those that go through CloudFront, like tilesets = [\"world\"]",
                 );
-            }
-            return self;
         }
-        if self.tilesets.len() > MOST_TILESETS {
-            section.refuse(
-                "tilesets",
-                format!("names more than the {MOST_TILESETS} that a browser takes cookies for"),
-                "leave out those that are looked at least",
-            );
-        }
-        let private: Vec<_> = private.collect();
-        if let Some(stranger) = self
-            .tilesets
-            .iter()
-            .find(|name| !private.contains(&&***name))
-        {
-            let known = config.tilesets.iter().any(|t| t.tileset.name() == stranger);
-            let what = if known {
-                format!("names `{stranger}`, whose access is \"public\": it needs no cookies")
-            } else {
-                format!("names `{stranger}`, which is no tileset")
-            };
-            section.refuse("tilesets", what, "leave it out");
-        }
-        self
+        return all;
     }
+    if named.len() > MOST_TILESETS {
+        section.refuse(
+            "tilesets",
+            format!("names more than the {MOST_TILESETS} that a browser takes cookies for"),
+            "leave out those that are looked at least",
+        );
+    }
+    let private: Vec<_> = private.collect();
+    if let Some(stranger) = named.iter().find(|name| !private.contains(&&***name)) {
+        let known = config.tilesets.iter().any(|t| t.tileset.name() == stranger);
+        let what = if known {
+            format!("names `{stranger}`, whose access is \"public\": it needs no cookies")
+        } else {
+            format!("names `{stranger}`, which is no tileset")
+        };
+        section.refuse("tilesets", what, "leave it out");
+    }
+    named
+}
 
-    /// That browsers take the cookies for both hosts.
-    fn check_host(&self, config: &Config, section: &Section<'_>) {
-        let domain = &self.domain;
-        let Some(url) = &config.server.public_url else {
-            section.refuse(
+/// That browsers take the cookies for both hosts.
+fn check_host(domain: &str, config: &Config, section: &Section<'_>) {
+    let Some(url) = &config.server.public_url else {
+        section.refuse(
                 "domain",
                 "needs `public_url` in [server]: its cookies are set from there",
                 format!("add public_url = \"https://{domain}\", or the host beside it that serves the log-in"),
             );
-            return;
-        };
-        if !url.is_https() {
-            section.refuse(
-                "domain",
-                "is reached by https, and `public_url` is http: browsers would not keep its cookies",
-                "make `public_url` https",
-            );
-        }
-        if is_one_host(url, domain) {
-            return;
-        }
-        let covers = |parent: &str| *domain == parent || domain.ends_with(&format!(".{parent}"));
-        match &config.session.domain {
+        return;
+    };
+    if !url.is_https() {
+        section.refuse(
+            "domain",
+            "is reached by https, and `public_url` is http: browsers would not keep its cookies",
+            "make `public_url` https",
+        );
+    }
+    if is_one_host(url, domain) {
+        return;
+    }
+    let covers = |parent: &str| domain == parent || domain.ends_with(&format!(".{parent}"));
+    match &config.session.domain {
             Some(parent) if covers(parent) => {}
             Some(parent) => section.refuse(
                 "domain",
@@ -156,7 +155,6 @@ impl CloudFrontConfig {
                 format!("set [session] domain to what both end in, or make `public_url` https://{domain}"),
             ),
         }
-    }
 }
 
 /// Whether the public side is reached through the distribution itself.

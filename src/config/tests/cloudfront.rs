@@ -121,6 +121,16 @@ fn each_key_is_looked_at() {
 }
 
 #[test]
+fn all_its_problems_are_told_at_once() {
+    let all =
+        "domain = 'cdn.example.com'\nkey_pair_id = 'k'\nprivate_key = 'x'\ntilesets = ['nowhere']";
+    let keys = ["domain", "key_pair_id", "private_key", "tilesets"];
+    let mut found = refused(PUBLIC_URL, "", all);
+    found.sort();
+    assert_eq!(found, keys.map(|key| format!("cloudfront.{key}")));
+}
+
+#[test]
 fn more_tilesets_than_a_browser_takes_cookies_for_are_to_be_named() {
     use std::fmt::Write as _;
     let mut all = text(PUBLIC_URL, "", &whole("tiles.example.com", ""));
