@@ -135,9 +135,9 @@ fn more_tilesets_than_a_browser_takes_cookies_for_are_to_be_named() {
     use std::fmt::Write as _;
     let mut all = text(PUBLIC_URL, "", &whole("tiles.example.com", ""));
     for n in 0..8 {
-        let _ = write!(
+        let _ = writeln!(
             all,
-            "[tilesets.t{n}]\nbucket = 'b'\nkey = 't{n}/{{z}}/{{x}}/{{y}}.png'\n"
+            "[tilesets.t{n}]\nbucket = 'b'\nkey = 't{n}/{{z}}/{{x}}/{{y}}.png'"
         );
     }
     let problems = parse(&all).unwrap_err();
