@@ -5,6 +5,7 @@
 //! credentials come from ([`Provided`]).
 
 mod aws_helpers;
+mod cloudfront;
 mod cluster;
 #[cfg(feature = "demo")]
 mod demo;
@@ -31,7 +32,6 @@ use crate::auth::{
     QuotaLimit, Quotas, Scheme, Secret, SessionSettings, Sessions, Users, UsersError,
 };
 use crate::aws::events::Events;
-use crate::aws::presign::Helpers;
 use crate::aws::{AwsError, CredentialSource, Timing};
 use crate::cache::{
     DiskOpenError, DiskSettings, DiskTier, FreshnessPolicy, MemoryTier, Speculation, TileCache,
@@ -100,6 +100,9 @@ pub enum AppError {
     /// TLS.
     #[error("[server] tls: {0}")]
     Tls(#[from] TlsError),
+    /// The key that signs for CloudFront.
+    #[error("[cloudfront] private_key {0}")]
+    CloudFront(#[from] crate::aws::cloudfront::SigningKeyError),
     /// TLS to Redis.
     #[error("[cluster] {0}")]
     Cluster(#[from] crate::cluster::TlsError),
@@ -219,6 +222,7 @@ impl App {
             cache: cache.clone(),
             cors: cors(&config),
             background: Background::new(cores::count()),
+            cloudfront: cloudfront::cloudfront(&config)?,
             missing: config.cache.missing,
             clock: clock.clone(),
             metrics: metrics.clone(),

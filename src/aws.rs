@@ -5,6 +5,7 @@
 //! reaches `Debug` or an error.
 //! Left out on purpose: tiles (`origin/s3`), and saying what is wrong with a set-up before it fails.
 
+pub mod cloudfront;
 pub mod events;
 mod identities;
 mod keeper;

@@ -7,6 +7,7 @@
 
 mod aws;
 mod cache;
+mod cloudfront;
 mod cluster;
 mod events;
 mod item;
@@ -31,6 +32,7 @@ use crate::tile::Access;
 
 pub use aws::{AssumeRole, Aws};
 pub use cache::{CacheConfig, OriginConfig};
+pub use cloudfront::{CloudFrontConfig, is_one_host};
 pub use cluster::ClusterConfig;
 pub use events::EventsConfig;
 pub use login::{IssuerKeySource, Login, LoginGrants, LoginIssuer, LoginOidc};
@@ -63,6 +65,8 @@ pub struct Config {
     pub quotas: Vec<QuotaConfig>,
     /// `[aws]`.
     pub aws: Aws,
+    /// `[cloudfront]`; none: no distribution is known.
+    pub cloudfront: Option<CloudFrontConfig>,
     /// `[cluster]`; none: this node is alone.
     pub cluster: Option<ClusterConfig>,
     /// `[events]`; none: changes are seen when a tile is stale.
@@ -96,7 +100,7 @@ impl Config {
         let login = root.section("login");
         let mut tilesets = root.section("tilesets");
         let aws = Aws::read(&root.section("aws"));
-        let config = Self {
+        let mut config = Self {
             server: Server::read(&server),
             origin: OriginConfig::read(&root.section("origin")),
             cache: CacheConfig::read(&root.section("cache")),
@@ -105,6 +109,7 @@ impl Config {
             quotas: QuotaConfig::read_all(root),
             tilesets: tilesets::read(&mut tilesets, &aws),
             aws,
+            cloudfront: None,
             cluster: ClusterConfig::read(&root.section("cluster")),
             events: EventsConfig::read(&root.section("events")),
         };
@@ -120,6 +125,8 @@ impl Config {
             server.refuse("default_tileset", "names no tileset", remedy);
         }
         config.check_sessions(&server, &session, &login);
+        let cloudfront = root.section("cloudfront");
+        config.cloudfront = CloudFrontConfig::read(&cloudfront, &config);
         config
     }
 

@@ -9,6 +9,7 @@ pub mod background;
 pub mod body;
 mod cache_control;
 mod cache_status;
+pub mod cloudfront;
 mod conditional;
 pub mod cores;
 pub mod cors;

@@ -210,6 +210,8 @@ pub struct Metrics {
     pub quota_bytes: IntGauge,
     /// People forgotten while something of theirs counted.
     pub quota_forgotten: IntCounter,
+    /// Requests with the distribution's secret header.
+    pub cloudfront: CounterBy<OriginSecret>,
     /// Events of the disk tier.
     pub disk: CounterBy<DiskEvent>,
     /// Bytes in the memory tier, as it accounts for them.
@@ -341,6 +343,12 @@ impl Metrics {
                 r,
                 "tilekeep_quota_forgotten_total",
                 "People forgotten for want of room while something of theirs counted.",
+            ),
+            cloudfront: CounterBy::new(
+                r,
+                "tilekeep_cloudfront_requests_total",
+                "Requests with the distribution's secret header, by what it was worth.",
+                "secret",
             ),
             disk: CounterBy::new(
                 r,

@@ -7,10 +7,7 @@ pub(super) const WHAT: &str = "is not built in this version yet";
 pub(super) const REMEDY: &str = "remove it";
 
 /// Section (`*` for any name), key, and the value that it is about: empty for any.
-const NOT_YET: [(&str, &str, &str); 2] = [
-    ("", "cloudfront", ""),
-    ("", "publish", ""),
-];
+const NOT_YET: [(&str, &str, &str); 1] = [("", "publish", "")];
 
 /// Whether this key, with this value where it is a string, is of such a feature.
 pub(super) fn is(section: &str, key: &str, value: Option<&str>) -> bool {

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod cloudfront;
 mod login;
 mod rules;
 

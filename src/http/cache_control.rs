@@ -25,20 +25,27 @@ pub enum Audience {
     },
     /// Everybody: the tileset is public.
     Public,
+    /// A distribution that has proved itself and lets in by signed cookies.
+    Distribution,
 }
+
+/// A distribution keeps a tile for so long at most: a purge does not reach it.
+const MOST_SHARED: u64 = 3600;
+/// A browser behind it keeps a tile for longer than it by so much at most: as long as a signed cookie lives.
+const MOST_BEHIND: u64 = 15 * 60;
 
 impl Audience {
     fn seconds_left(self, now: Timestamp) -> u64 {
         match self {
             Self::Session { until } => until.since(now).as_secs(),
-            Self::Public => u64::MAX,
+            Self::Public | Self::Distribution => u64::MAX,
         }
     }
 
     fn word(self) -> &'static [u8] {
         match self {
             Self::Session { .. } => b"private, max-age=",
-            Self::Public => b"public, max-age=",
+            Self::Public | Self::Distribution => b"public, max-age=",
         }
     }
 }
@@ -53,6 +60,9 @@ pub fn for_tile(
     key: TileKey,
     now: Timestamp,
 ) -> HeaderValue {
+    if audience == Audience::Distribution {
+        return for_distribution(browser.max_age.as_secs(), Some(key), b"");
+    }
     let left = audience.seconds_left(now);
     let max_age = browser.max_age.as_secs().min(left);
     let revalidate = browser.stale_while_revalidate.as_secs().min(left - max_age);
@@ -69,6 +79,9 @@ pub fn for_tile(
 
 /// For a tile under a URL that names the tileset's version: it will never be another.
 pub fn for_version(audience: Audience, now: Timestamp) -> HeaderValue {
+    if audience == Audience::Distribution {
+        return for_distribution(MOST_SHARED, None, b", immutable");
+    }
     let mut text = HeaderText::<64>::new();
     text.put(audience.word());
     text.put_number(audience.seconds_left(now).min(YEAR));
@@ -83,9 +96,29 @@ pub fn for_redirect(lives: Duration, audience: Audience, now: Timestamp) -> Head
 
 /// For 'no such tile'.
 pub fn for_absence(believed: Duration, audience: Audience, now: Timestamp) -> HeaderValue {
+    if audience == Audience::Distribution {
+        return for_distribution(believed.as_secs(), None, b"");
+    }
     let mut text = HeaderText::<64>::new();
     text.put(audience.word());
     text.put_number(believed.as_secs().min(audience.seconds_left(now)));
+    text.value_or("no-store")
+}
+
+/// For a distribution's cache, and for the browsers behind it.
+///
+/// These are told the tile's age in that cache (`Age`), and a `max-age` that it has reached would have them ask again
+/// for every tile at every step: so theirs is longer, by what the tile is then still worth to them. They keep it for
+/// the sum at most, whenever the session ends: `SECURITY.md` says so. No `stale-…`, which would be for both.
+fn for_distribution(seconds: u64, jitter: Option<TileKey>, more: &[u8]) -> HeaderValue {
+    let shared = seconds.min(MOST_SHARED);
+    let shared = jitter.map_or(shared, |key| jittered(shared, key));
+    let mut text = HeaderText::<96>::new();
+    text.put(Audience::Distribution.word());
+    text.put_number(shared + seconds.min(MOST_BEHIND));
+    text.put(b", s-maxage=");
+    text.put_number(shared);
+    text.put(more);
     text.value_or("no-store")
 }
 
@@ -176,5 +209,39 @@ mod tests {
             "private, max-age=300"
         );
         assert_eq!(for_absence(believed, until(9), NOW), "private, max-age=9");
+    }
+
+    #[test]
+    fn a_browser_behind_a_distribution_never_gets_a_tile_that_is_stale_on_arrival() {
+        let values = |x| {
+            let value = for_tile(
+                BrowserCaching::default(),
+                Audience::Distribution,
+                key(x),
+                NOW,
+            );
+            assert!(!value.to_str().unwrap().contains("stale"));
+            numbers(&value)
+        };
+        for x in 0..200 {
+            let [age, shared] = values(x)[..] else {
+                panic!("{:?}", values(x))
+            };
+            assert!((2880..=3600).contains(&shared) && age == shared + 900);
+        }
+        assert_eq!(
+            for_version(Audience::Distribution, NOW),
+            "public, max-age=4500, s-maxage=3600, immutable"
+        );
+        assert_eq!(
+            for_absence(Duration::from_mins(5), Audience::Distribution, NOW),
+            "public, max-age=600, s-maxage=300"
+        );
+        let never = BrowserCaching {
+            max_age: Duration::ZERO,
+            ..BrowserCaching::default()
+        };
+        let value = for_tile(never, Audience::Distribution, key(1), NOW);
+        assert_eq!(value, "public, max-age=0, s-maxage=0");
     }
 }

@@ -20,6 +20,7 @@ use super::background::Background;
 use super::body::{Body, whole};
 use super::cache_control::{self, Audience};
 use super::cache_status::source;
+use super::cloudfront::CloudFront;
 use super::cors::Cors;
 use super::explain::explain;
 use super::front::{Front, NO_ONE_HOST, names_one_host};
@@ -63,6 +64,8 @@ pub struct PublicParts {
     pub cors: Cors,
     /// Where jobs give way.
     pub background: Background,
+    /// The distribution in front, if there is one.
+    pub cloudfront: Option<CloudFront>,
     /// How long 'no such tile' is believed.
     pub missing: Duration,
     /// The time.
@@ -116,11 +119,18 @@ impl PublicSide {
     }
 
     /// Answers a request.
-    pub async fn handle<B>(&self, peer: SocketAddr, request: Request<B>) -> Response<Body>
+    pub async fn handle<B>(&self, peer: SocketAddr, mut request: Request<B>) -> Response<Body>
     where
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
+        let proven = match &self.parts.cloudfront {
+            None => false,
+            Some(cloudfront) => {
+                let PublicParts { metrics, clock, .. } = &*self.parts;
+                cloudfront.proves(request.headers_mut(), metrics, clock)
+            }
+        };
         let one_host = names_one_host(&request);
         let request = if self.parts.front.is_fixed() {
             request
@@ -148,7 +158,7 @@ impl PublicSide {
             Ok(Route::Sign(_)) => self.sign(peer, request).await,
             Err(malformed) if sign::is_sign(&request) => refuse(&malformed.into()),
             _ if !reads => refuse(&HttpError::Method(TILE_METHODS)),
-            Ok(Route::Tile(route)) => self.tile(peer, &request, route).await,
+            Ok(Route::Tile(route)) => self.tile(peer, &request, route, proven).await,
             Ok(Route::Explain(route)) => self.explain(peer, &request, route),
             Err(malformed) => refuse(&malformed.into()),
         };
@@ -165,10 +175,12 @@ impl PublicSide {
         peer: SocketAddr,
         request: &Request<B>,
         route: TileRoute<'_>,
+        proven: bool,
     ) -> (Response<Body>, Answer) {
         let parts = &*self.parts;
         let now = parts.clock.now();
-        let admitted = match self.admit(peer, request, route, Scope::Tiles, now) {
+        let shared = proven && self.is_distributed(route);
+        let admitted = match self.admit(peer, request, route, (Scope::Tiles, shared), now) {
             Ok(admitted) => admitted,
             Err(refusal) => return *refusal,
         };
@@ -254,12 +266,14 @@ impl PublicSide {
     /// fast they ask, then whether the tileset can have such a tile. Only one that it can have is spent as a
     /// tile: maps ask for places beyond the edge, and nothing is copied there. Where there is none after all,
     /// it was spent: that is known only after asking, and nothing is asked for those over their quota.
+    ///
+    /// What the distribution asks for (`shared`) it has let in itself: no session, no quota.
     fn admit<B>(
         &self,
         peer: SocketAddr,
         request: &Request<B>,
         route: TileRoute<'_>,
-        scope: Scope,
+        (scope, shared): (Scope, bool),
         now: Timestamp,
     ) -> Result<Admitted, Refusal> {
         let parts = &*self.parts;
@@ -267,8 +281,12 @@ impl PublicSide {
             Some(name) => parts.tilesets.get(name),
             None => parts.tilesets.default_tileset(),
         };
-        let public =
-            |tileset: &Current| tileset.access() == Access::Public && scope == Scope::Tiles;
+        // What is delivered by redirect is nothing that a shared cache could keep.
+        let proxied = |tileset: &Current| tileset.delivery() == Delivery::Proxy;
+        let shared = shared && tileset.as_ref().is_some_and(proxied);
+        let public = |tileset: &Current| {
+            shared || (tileset.access() == Access::Public && scope == Scope::Tiles)
+        };
         let (public, tileset) = match tileset {
             Some(tileset) if public(&tileset) => (Some(tileset), None),
             other => (None, other),
@@ -323,6 +341,7 @@ impl PublicSide {
             Some(caller) => Audience::Session {
                 until: caller.session.expires_at(),
             },
+            None if shared => Audience::Distribution,
             None => Audience::Public,
         };
         if let Some(extension) = route.extension
@@ -352,6 +371,15 @@ impl PublicSide {
         })
     }
 
+    /// Whether a tile's address is one that the distribution checks signed cookies for: of a tileset that goes
+    /// through it, and under its name. The default tileset's short addresses are below no cookie's path.
+    fn is_distributed(&self, route: TileRoute<'_>) -> bool {
+        let cloudfront = self.parts.cloudfront.as_ref();
+        cloudfront
+            .zip(route.tileset)
+            .is_some_and(|(cloudfront, name)| cloudfront.carries(name))
+    }
+
     fn explain<B>(
         &self,
         peer: SocketAddr,
@@ -359,7 +387,7 @@ impl PublicSide {
         route: TileRoute<'_>,
     ) -> (Response<Body>, Answer) {
         let now = self.parts.clock.now();
-        match self.admit(peer, request, route, Scope::Explain, now) {
+        match self.admit(peer, request, route, (Scope::Explain, false), now) {
             Ok(Admitted { tileset, coord, .. }) => {
                 let wanted = Wanted {
                     tileset: &tileset,
@@ -395,7 +423,7 @@ impl PublicSide {
             return refuse(&HttpError::UnknownPage);
         };
         let now = self.parts.clock.now();
-        match self.admit(peer, &request, route, Scope::Sign, now) {
+        match self.admit(peer, &request, route, (Scope::Sign, false), now) {
             Ok(Admitted { tileset, coord, .. }) => {
                 let tile = SignedTile {
                     tileset: &tileset,
@@ -448,6 +476,9 @@ impl PublicSide {
             if let Ok(cookie) = HeaderValue::try_from(cookie) {
                 headers.append(SET_COOKIE, cookie);
             }
+            let until = renewed.expires_at;
+            let edge = self.parts.edge_cookies(session, until, now, None);
+            edge.append_to(headers);
         }
     }
 }

@@ -20,6 +20,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::cloudfront::EdgeCookies;
 use super::cors::Cors;
 use super::exchange::exchange;
 use super::pages::LoginPage;
@@ -155,6 +156,7 @@ pub(super) async fn begin(
 ) -> Result<Response, BeginError> {
     let sessions = &site.parts.sessions;
     let issued = sessions.begin_since(person.sub, person.grants, person.auth_time, now)?;
+    let edge = site.parts.first_edge_cookies(&issued.token, now);
     let mut response = match place {
         Some(place) => {
             let mut response = StatusCode::SEE_OTHER.into_response();
@@ -162,9 +164,10 @@ pub(super) async fn begin(
             response.headers_mut().insert(LOCATION, place);
             response
         }
-        None => session_json(&issued.claims),
+        None => session_json(&issued.claims, &edge),
     };
     set_cookie(site, peer, headers, &issued, now, &mut response);
+    edge.append_to(response.headers_mut());
     // Another person on the same browser: the last one's tiles must not be theirs to see.
     let before = site.parts.authorize_cookie(peer, headers, now).ok();
     if let Some(before) = before.filter(|before| before.sub() != person.sub) {
@@ -182,14 +185,18 @@ pub(super) async fn show(
     Extension(Peer(peer)): Extension<Peer>,
     headers: HeaderMap,
 ) -> Response {
-    match site.parts.authorize(peer, &headers, site.parts.clock.now()) {
+    let now = site.parts.clock.now();
+    match site.parts.authorize(peer, &headers, now) {
         Ok(caller) => {
-            let mut session = session_value(caller.session.claims());
+            let edge = site.edge_cookies(&caller, caller.session.expires_at(), now);
+            let mut session = session_value(caller.session.claims(), &edge);
             let uptime = site.parts.clock.uptime();
             if let Some(left) = caller.session.spender().and_then(|s| s.tiles_left(uptime)) {
                 session["distinct_tiles_left"] = left.into();
             }
-            json_response(&session)
+            let mut response = json_response(&session);
+            edge.append_to(response.headers_mut());
+            response
         }
         Err(error) => problem(&error.into()),
     }
@@ -211,12 +218,19 @@ pub(super) async fn renew(
             if !caller.by_cookie {
                 return renewed_bearer(&issued);
             }
-            let mut response = session_json(&issued.claims);
+            let edge = site.edge_cookies(&caller, issued.expires_at, now);
+            let mut response = session_json(&issued.claims, &edge);
             set_cookie(&site, peer, &headers, &issued, now, &mut response);
+            edge.append_to(response.headers_mut());
             response
         }
         // It lasts as long as it can already, which is what was asked for.
-        Err(RenewError::NoLater) => session_json(caller.session.claims()),
+        Err(RenewError::NoLater) => {
+            let edge = site.edge_cookies(&caller, caller.session.expires_at(), now);
+            let mut response = session_json(caller.session.claims(), &edge);
+            edge.append_to(response.headers_mut());
+            response
+        }
         Err(RenewError::NotOurs) => problem(&HttpError::NotRenewable),
         Err(RenewError::Revoked) => problem(&AuthError::Revoked.into()),
         Err(error @ RenewError::Begin(_)) => {
@@ -263,6 +277,8 @@ pub(super) async fn log_out(
     if let Ok(cookie) = HeaderValue::try_from(delete) {
         response.headers_mut().insert(SET_COOKIE, cookie);
     }
+    let edge = site.parts.no_edge_cookies();
+    edge.append_to(response.headers_mut());
     response
         .headers_mut()
         .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -271,6 +287,16 @@ pub(super) async fn log_out(
 }
 
 impl Site {
+    /// What CloudFront wants of the browser of a session that lasts until `until`. Who sends a token itself keeps no
+    /// cookies.
+    fn edge_cookies(&self, caller: &Caller, until: Timestamp, now: Timestamp) -> EdgeCookies {
+        if caller.by_cookie {
+            self.parts.edge_cookies(&caller.session, until, now, None)
+        } else {
+            EdgeCookies::default()
+        }
+    }
+
     /// Whether a request that changes something may: see the module's invariant. `preflighted`: another
     /// site's page could not send it without a browser asking here first.
     fn may_write(&self, headers: &HeaderMap, preflighted: bool) -> bool {
@@ -359,17 +385,17 @@ pub(super) fn same_origin(next: &str) -> &str {
 /// Who sends its token itself gets the new one in the answer; a cookie would plant the session
 /// elsewhere.
 fn renewed_bearer(issued: &IssuedSession) -> Response {
-    let mut session = session_value(&issued.claims);
+    let mut session = session_value(&issued.claims, &EdgeCookies::default());
     session["token"] = issued.token.as_str().into();
     json_response(&session)
 }
 
-fn session_json(claims: &Claims) -> Response {
-    json_response(&session_value(claims))
+fn session_json(claims: &Claims, edge: &EdgeCookies) -> Response {
+    json_response(&session_value(claims, edge))
 }
 
-fn session_value(claims: &Claims) -> Value {
-    json!({
+fn session_value(claims: &Claims, edge: &EdgeCookies) -> Value {
+    let mut session = json!({
         "sub": claims.sub,
         "exp": claims.exp,
         "auth_time": claims.auth_time,
@@ -378,7 +404,11 @@ fn session_value(claims: &Claims) -> Value {
         "maxzoom": claims.maxzoom,
         "bounds": claims.bounds,
         "quota": claims.quota,
-    })
+    });
+    if let Some(shown) = edge.shown() {
+        session["cloudfront"] = shown;
+    }
+    session
 }
 
 fn json_response(session: &Value) -> Response {

@@ -21,10 +21,10 @@ use super::body::Body;
 use super::conditional::is_not_modified;
 use super::pages::{IndexPage, IndexTileset, LoginPage, MapPage, MapTileset};
 use super::problem::HttpError;
-use super::public::{PublicParts, unauthorized};
+use super::public::{Caller, PublicParts, unauthorized};
 use super::shield::shielded;
 use super::{assets, credentials, encoding, oidc, session};
-use crate::auth::{Issuers, Session, Throttle, Users};
+use crate::auth::{Issuers, Throttle, Users};
 use crate::tile::{Access, Tileset, tilejson};
 
 /// A log-in's body at most: a name, a password and where to go.
@@ -95,19 +95,26 @@ pub(super) fn allow(path: &str) -> &'static str {
 
 /// Who looks at a page: somebody with a session, or a visitor where something is public.
 enum Viewer {
-    Person(Arc<Session>),
+    Person(Caller),
     Visitor,
 }
 
 impl Viewer {
     fn sees(&self, tileset: &Tileset) -> bool {
         tileset.access() == Access::Public
-            || matches!(self, Self::Person(session) if session.allows_tileset(tileset.name()))
+            || matches!(self, Self::Person(caller) if caller.session.allows_tileset(tileset.name()))
+    }
+
+    fn caller(&self) -> Option<&Caller> {
+        match self {
+            Self::Person(caller) => Some(caller),
+            Self::Visitor => None,
+        }
     }
 
     fn user(&self) -> Option<&str> {
         match self {
-            Self::Person(session) => Some(session.sub()),
+            Self::Person(caller) => Some(caller.session.sub()),
             Self::Visitor => None,
         }
     }
@@ -121,7 +128,7 @@ impl Site {
         headers: &HeaderMap,
     ) -> Result<Viewer, Box<Response>> {
         match self.parts.authorize(peer, headers, self.parts.clock.now()) {
-            Ok(caller) => Ok(Viewer::Person(caller.session)),
+            Ok(caller) => Ok(Viewer::Person(caller)),
             Err(_)
                 if self
                     .parts
@@ -143,6 +150,21 @@ impl Site {
             }
         }
         policy
+    }
+
+    /// A page with a map, or what a map is made from: its tiles may come from CloudFront next. All tilesets' or one's.
+    fn with_edge_cookies(
+        &self,
+        mut response: Response,
+        caller: Option<&Caller>,
+        only: Option<&str>,
+    ) -> Response {
+        if let Some(Caller { session, .. }) = caller.filter(|caller| caller.by_cookie) {
+            let (until, now) = (session.expires_at(), self.parts.clock.now());
+            let edge = self.parts.edge_cookies(session, until, now, only);
+            edge.append_to(response.headers_mut());
+        }
+        response
     }
 
     pub(super) fn login_page<'a>(&'a self, next: &'a str) -> LoginPage<'a> {
@@ -187,11 +209,12 @@ async fn index(
             .collect(),
         origin: &base,
     };
-    html(
+    let page = html(
         StatusCode::OK,
         page.to_html(),
         &site.with_redirects(IndexPage::content_security_policy()),
-    )
+    );
+    site.with_edge_cookies(page, viewer.caller(), None)
 }
 
 fn index_tileset(tileset: &Tileset, base: &str) -> IndexTileset {
@@ -241,11 +264,12 @@ async fn map(
             })
             .collect(),
     };
-    html(
+    let page = html(
         StatusCode::OK,
         page.to_html(),
         &site.with_redirects(MapPage::content_security_policy()),
-    )
+    );
+    site.with_edge_cookies(page, viewer.caller(), None)
 }
 
 #[derive(Deserialize)]
@@ -282,18 +306,20 @@ async fn describe(
     let tileset = site.parts.tilesets.get(name);
     let public = tileset.as_ref();
     let public = public.is_some_and(|tileset| tileset.access() == Access::Public);
+    let mut viewer = None;
     if !public {
         match site.parts.authorize(peer, &headers, site.parts.clock.now()) {
-            Ok(caller) if caller.session.allows_tileset(name) => {}
+            Ok(caller) if caller.session.allows_tileset(name) => viewer = Some(caller),
             Ok(_) => return problem(&HttpError::UnknownTileset),
             Err(error) => return to_axum(unauthorized(error, &uri, &headers).0),
         }
     }
     match tileset {
-        Some(tileset) => json_answer(&tilejson(
-            &tileset,
-            &site.parts.front.outside(peer, &headers).base_url(),
-        )),
+        Some(tileset) => {
+            let base = site.parts.front.outside(peer, &headers).base_url();
+            let described = json_answer(&tilejson(&tileset, &base));
+            site.with_edge_cookies(described, viewer.as_ref(), Some(name))
+        }
         None => problem(&HttpError::UnknownTileset),
     }
 }

@@ -253,3 +253,13 @@ label_enum! {
         Unavailable = "unavailable",
     }
 }
+
+label_enum! {
+    /// What the distribution's secret header was worth.
+    pub enum OriginSecret {
+        /// One of the configured ones.
+        Right = "right",
+        /// Any other, or two at once.
+        Wrong = "wrong",
+    }
+}

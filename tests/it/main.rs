@@ -11,6 +11,7 @@ mod archives;
 mod attacks;
 mod caches;
 mod cli;
+mod cloudfront;
 mod cluster;
 mod config;
 #[cfg(feature = "demo")]

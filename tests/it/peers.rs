@@ -3,6 +3,7 @@
 //!
 //! It comes from PyPI by `tests/peers/requirements.txt`, once, into a folder beside the build's own.
 
+mod cloudfront;
 mod ministack;
 mod seaweed;
 
@@ -12,6 +13,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+pub use cloudfront::Distribution;
 pub use ministack::MiniStack;
 pub use seaweed::Seaweed;
 use tokio::time::{Instant, sleep};

@@ -170,7 +170,9 @@ fn anna() -> Claims {
 }
 
 fn class(name: &str, tiles: u32) -> QuotaConfig {
+            background: false,
     QuotaConfig {
+            background: false,
         name: name.into(),
         requests_per_second: None,
         burst: None,

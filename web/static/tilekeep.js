@@ -29,6 +29,7 @@
   const FINAL = new Set([200, 204, 400, 403, 404, 405, 410]);
   const MOST_WAITING = 4096;
   const MOST_ROUNDS = 12;
+  const MOST_REFUSALS = 3; // by CloudFront, of one tile: its cookies were renewed meanwhile
 
   const retryAfter = (response) => Math.min(Number(response?.headers.get('Retry-After')) || 0, 3600);
   /**
@@ -48,6 +49,7 @@
     #last = null; // the last claims there were, so that another person is noticed
     #life = 0; // of the session as it was last extended, in milliseconds
     #noLater = false; // it cannot be extended further
+    #edgeDue = Infinity; // when CloudFront's cookies, which live for minutes, are to be renewed
     #usedAt = Date.now();
     #held = false; // a pointer is down
     #released = () => {};
@@ -173,7 +175,8 @@
       const known = status || statusOf(address);
       const rounds = (this.#failed.get(key)?.rounds ?? 0) + 1;
       this.#failed.delete(key);
-      if (FINAL.has(known) || rounds > MOST_ROUNDS) return;
+      const final = this.#edgeRefuses(address, known) ? rounds > MOST_REFUSALS : FINAL.has(known);
+      if (final || rounds > MOST_ROUNDS) return;
       this.#failed.set(key, { url: address, status: known, retry, rounds, waits: true });
       if (this.#failed.size > MOST_WAITING) this.#failed.delete(this.#failed.keys().next().value);
       // Tiles fail in flocks.
@@ -286,7 +289,16 @@
 
     // --- inside ---
 
-    #owns(url) { return url.startsWith(`${this.#server}/`); }
+    #owns(url) { return url.startsWith(`${this.#server}/`) || this.#atEdge(url); }
+
+    /** Whether CloudFront answers there. Its cookies come with each answer to `GET /session`. */
+    #atEdge(url) {
+      const edge = this.#claims?.cloudfront;
+      return edge !== undefined && url.startsWith(`https://${edge.domain}/`);
+    }
+
+    /** CloudFront says 403 where its cookies are over; the server itself never means that by it. */
+    #edgeRefuses(url, status) { return status === 403 && this.#atEdge(url); }
 
     #ask(method, path) { return fetch(this.#server + path, { method, credentials: 'include', cache: 'no-store' }); }
 
@@ -308,6 +320,8 @@
       clearTimeout(this.#timer);
       const had = this.#claims;
       this.#claims = claims;
+      // By how long they last, not by when they end: the clock may be wrong. With a third of it left.
+      this.#edgeDue = claims?.cloudfront ? Date.now() + claims.cloudfront.expires_in * 667 : Infinity;
       if (!claims) {
         if (this.#state === 'unknown') {
           this.#state = 'none';
@@ -395,7 +409,7 @@
       this.#timer = setTimeout(async () => {
         const used = document.visibilityState === 'visible' || Date.now() - this.#usedAt < 15 * 60e3;
         if (left() <= lead && used && !this.#noLater) await this.renew();
-        else if (left() <= 0) await this.check();
+        else if (left() <= 0 || (Date.now() >= this.#edgeDue && used)) await this.check();
         clearTimeout(this.#timer);
         if (this.#claims) this.#plan();
       }, wait);
@@ -409,12 +423,13 @@
       for (;;) {
         const waiting = [...this.#failed.values()].filter((tile) => tile.waits);
         if (!waiting.length || this.#state === 'ended') break;
-        if (waiting.some(({ status }) => !status || status === 401) && await this.check() === false) {
+        const refused = ({ status, url }) => status === 401 || this.#edgeRefuses(url, status);
+        if (waiting.some((tile) => !tile.status || refused(tile)) && await this.check() === false) {
           this.#expire();
           break; // until it is restored
         }
         // Refused before the session was back.
-        if (this.#claims) for (const tile of waiting) if (tile.status === 401) this.#retry(tile);
+        if (this.#claims) for (const tile of waiting) if (refused(tile)) this.#retry(tile);
         const [key, tile] = [...this.#failed].find(([, one]) => one.waits) ?? [];
         if (!tile) break;
         // It failed for a reason of its own. An answer to fetch tells more than an image's error.

@@ -270,7 +270,6 @@ pub(super) const RULES: &[(&str, &str)] = &[
         "events.sqs_endpoint_url:3",
     ),
     // Of features that are not built yet: refused, not ignored.
-    ("[cloudfront]\ndomain = 'd'", "cloudfront:1"),
     ("[publish]\nadmin_urls = []", "publish:1"),
     (
         "[tilesets.w2]\nbucket = 'b'\narchive = 'w.pmtiles'\naccess = 'public'",
