@@ -23,7 +23,10 @@ pub(super) async fn helpers(
         if tileset.tileset.delivery() == Delivery::Redirect {
             redirects_to.extend(signer.origin(&place.bucket).await);
         }
-        signers.add(name, signer);
+        // An archive's tiles are no objects of their own.
+        if place.key.archive().is_none() {
+            signers.add(name, signer);
+        }
         let all = config.tilesets.iter().map(|t| &t.tileset);
         let places = all.map(|t| (t.name(), read_place(t.place())));
         vending.offer(

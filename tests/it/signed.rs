@@ -170,9 +170,8 @@ fn anna() -> Claims {
 }
 
 fn class(name: &str, tiles: u32) -> QuotaConfig {
-            background: false,
     QuotaConfig {
-            background: false,
+        background: false,
         name: name.into(),
         requests_per_second: None,
         burst: None,
