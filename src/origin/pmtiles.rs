@@ -29,8 +29,8 @@ use tokio::time::Instant;
 use self::merge::Trouble;
 use self::version::Version;
 use super::{
-    Origin, OriginError, OriginErrorKind, OriginFuture, OriginReply, OriginRequest, OriginTile,
-    OriginValidator, encoding,
+    ErrorScope, Origin, OriginError, OriginErrorKind, OriginFuture, OriginReply, OriginRequest,
+    OriginTile, OriginValidator, encoding,
 };
 use crate::tile::pmtiles::tile_id;
 use crate::tile::{Scale, Tileset};
@@ -210,7 +210,13 @@ impl<S: RangeSource> PmtilesOrigin<S> {
                     );
                     archive.forget(&version);
                 }
-                Err(Trouble::Failed(error)) => return Err(error),
+                Err(Trouble::Failed(error)) => {
+                    // What is kept of a broken archive would be said of the right one that replaces it.
+                    if error.scope == ErrorScope::Object {
+                        archive.forget(&version);
+                    }
+                    return Err(error);
+                }
             }
         }
         let detail = format!(

@@ -345,6 +345,10 @@ async fn directories_without_end_are_errors_of_the_archive() {
         assert_eq!(error.scope, crate::origin::ErrorScope::Object);
         assert!(error.detail.contains(said), "{error}");
     }
+    let right = tiles(2, 10, "a");
+    origin.source.put(archive(&right));
+    let healed = body(&origin, at(2, 0, 0)).await;
+    assert_eq!(healed, right[&tile_id(at(2, 0, 0))]);
 }
 
 proptest! {
