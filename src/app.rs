@@ -7,6 +7,7 @@
 mod cluster;
 #[cfg(feature = "demo")]
 mod demo;
+mod doctor;
 mod login;
 mod origin;
 mod tls;
@@ -22,6 +23,7 @@ use tokio::task::JoinHandle;
 
 #[cfg(feature = "demo")]
 pub use self::demo::{DemoOptions, demo};
+pub use self::doctor::{doctor, patient};
 use self::origin::s3_origin;
 use self::tls::TlsError;
 use crate::auth::{
