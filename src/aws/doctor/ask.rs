@@ -115,16 +115,18 @@ impl Site {
 
     /// A client that signs with these keys; without any, one that does not sign.
     pub(super) fn s3(&self, keys: Option<Credentials>) -> Client {
-        // Without a role there is nothing that could be refused.
-        let builder = self.aws.s3_config(None, &[]);
-        let mut builder = builder.unwrap_or_else(|_| aws_sdk_s3::config::Builder::from(&self.base));
-        builder.set_timeout_config(Some(self.timeouts()));
-        let provider = keys.map(aws_credential_types::provider::SharedCredentialsProvider::new);
-        let unsigned = provider.is_none();
-        builder.set_credentials_provider(provider);
-        if unsigned {
-            builder.set_allow_no_auth();
+        // From what has no credentials: the SDK's builder does not let go of those that it has.
+        let mut builder = aws_sdk_s3::config::Builder::from(&self.base)
+            .force_path_style(self.settings.path_style)
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(self.timeouts());
+        if let Some(url) = &self.settings.endpoint_url {
+            builder = builder.endpoint_url(url);
         }
+        let builder = match keys {
+            Some(keys) => builder.credentials_provider(keys),
+            None => builder.allow_no_auth(),
+        };
         Client::from_conf(builder.build())
     }
 

@@ -108,8 +108,16 @@ struct Reading {
     tile: TileCoord,
 }
 
+/// How names of tiles end. What ends otherwise has numbers in its name for another reason.
+const ENDINGS: [&str; 8] = ["png", "jpg", "jpeg", "webp", "avif", "mvt", "pbf", "gz"];
+
 /// Every way in which a key can be a tile's.
 fn readings(key: &str) -> Vec<Reading> {
+    let name = key.rsplit('/').next().unwrap_or(key);
+    let ending = name.rsplit_once('.').map(|(_, ending)| ending);
+    if ending.is_some_and(|ending| !ENDINGS.contains(&ending.to_ascii_lowercase().as_str())) {
+        return Vec::new();
+    }
     // A sign of density says nothing about where a tile lies.
     let (plain, density) = match key.rsplit_once("@2x") {
         Some((before, after)) => (format!("{before}{after}"), before.len()),

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::{Grant, PublicAccessBlockConfiguration};
 
-use super::ask::{Site, Trouble};
+use super::ask::{Refusal, Site, Trouble};
 use super::bucket::{Seen, Unsigned};
 use super::denial::is_wrong_region;
 use super::role::Reader;
@@ -37,7 +37,11 @@ pub(super) async fn look(
             }
         };
         let elsewhere = listed.as_ref().err().and_then(Trouble::refusal);
-        if elsewhere.is_some_and(|said| is_wrong_region(said) || said.code == "NoSuchBucket") {
+        let tells_nothing = |said: &Refusal| {
+            let is_s3s = !said.code.is_empty() || matches!(said.status, 401 | 403);
+            is_wrong_region(said) || said.code == "NoSuchBucket" || !is_s3s
+        };
+        if elsewhere.is_some_and(tells_nothing) {
             waiting.insert(bucket.clone(), Check::Bucket);
             continue;
         }
@@ -106,21 +110,24 @@ impl Question {
         if self.listed.is_ok() {
             openings.push(Opening::Open("anybody may list it, without keys".into()));
         }
-        let asked = match &self.key {
-            Some(key) => {
-                let get = self.unsigned.get_object().bucket(bucket).key(key);
-                // The head is enough: the body is not read.
-                let open = get.send().await.is_ok();
-                if open {
+        let mut asked = "ListObjectsV2 without keys is refused; no tile is known to try to read";
+        if let Some(key) = &self.key {
+            let get = self.unsigned.get_object().bucket(bucket).key(key);
+            // The head is enough: the body is not read.
+            asked = match get.send().await {
+                Ok(_) => {
                     let said = format!(
                         "anybody may read it: GetObject s3://{bucket}/{key}, unsigned: 200"
                     );
                     openings.push(Opening::Open(said));
+                    "GetObject without keys is answered"
                 }
-                "GetObject and ListObjectsV2"
-            }
-            None => "ListObjectsV2",
-        };
+                Err(error) if error.raw_response().is_some() => {
+                    "GetObject and ListObjectsV2 without keys are refused"
+                }
+                Err(_) => "ListObjectsV2 without keys is refused, GetObject not answered",
+            };
+        }
         let (more, unasked) = self.declared(held).await;
         openings.extend(more);
         let remedy = format!(
@@ -141,12 +148,6 @@ impl Question {
         if !said.is_empty() {
             return Finding::warning(Check::Private, format!("{bucket}: {said}"), remedy);
         }
-        if self.key.is_none() {
-            let reason = format!(
-                "{bucket}: {asked} without keys is refused; no tile is known to try to read without them"
-            );
-            return Finding::ok(Check::Private, reason);
-        }
         let unasked = if unasked.is_empty() || !self.is_aws {
             String::new()
         } else {
@@ -155,7 +156,7 @@ impl Question {
                 unasked.join(" and ")
             )
         };
-        let reason = format!("{bucket}: {asked} without keys are refused{unasked}");
+        let reason = format!("{bucket}: {asked}{unasked}");
         Finding::ok(Check::Private, reason)
     }
 

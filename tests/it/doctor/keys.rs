@@ -65,7 +65,8 @@ async fn an_imds_in_trouble_is_quoted() {
 async fn keys_of_an_instance_are_used_and_their_end_is_told() {
     let s3 = endpoint().await;
     let imds = Imds::start(Mode::Well).await;
-    imds.hand_out(s3.keys(), Clock::System.now() + Duration::from_hours(6));
+    let keys = super::roles::session(&s3, Duration::from_hours(1)).await;
+    imds.hand_out(&keys, Clock::System.now() + Duration::from_hours(6));
     let source = CredentialSource::Imds(Some(imds.endpoint()));
     let findings = examined_by(app::patient(&configuration(&s3), source), Clock::System).await;
     let reason = &of(&findings, Check::Credentials).reason;
