@@ -195,10 +195,11 @@ impl Look {
         let counts = counts.join(", ");
         let first = findings.iter().find(|f| f.status == Status::Failed);
         let advice = match first {
-            Some(first) => format!(
+            Some(first) if count(findings, Status::Failed) > 1 => format!(
                 "Begin with `{}`: what comes after it may be its doing.",
                 first.check.word()
             ),
+            Some(first) => format!("Put `{}` right, and run this again.", first.check.word()),
             None if count(findings, Status::Warning) > 0 => {
                 "Tiles can be served; see the warnings.".to_owned()
             }
@@ -314,7 +315,7 @@ mod tests {
         let end = look.end(&[finding(Status::Ok, None), finding(Status::Failed, None)]);
         assert_eq!(
             end,
-            "\n1 failed, 1 ok. Begin with `tile`: what comes after it may be its doing."
+            "\n1 failed, 1 ok. Put `tile` right, and run this again."
         );
     }
 }

@@ -19,7 +19,12 @@ pub(super) fn finding(disk: Option<(&Path, u64)>) -> Finding {
     };
     let shown = path.display();
     // The server makes it; the doctor leaves no folder behind.
-    let Some(there) = path.ancestors().find(|folder| folder.exists()) else {
+    let here = |folder: &'_ Path| folder.as_os_str().is_empty();
+    let mut folders = path.ancestors();
+    let there = folders.find(|folder| here(folder) || folder.exists());
+    // The folder that a relative path starts at is written as nothing.
+    let there = there.map(|folder| if here(folder) { Path::new(".") } else { folder });
+    let Some(there) = there else {
         let remedy = "in [cache], name a `disk_path` on a disk of this machine";
         return Finding::failed(CHECK, format!("{shown}: no part of it is there"), remedy);
     };

@@ -80,7 +80,10 @@ fn judge(
     };
     let code = trouble.code();
     if code == "NoSuchKey" {
-        return Finding::ok(CHECK, format!("{about}: is called missing (404 NoSuchKey)"));
+        return Finding::ok(
+            CHECK,
+            format!("{about}: a missing tile is called missing (404 NoSuchKey)"),
+        );
     }
     let reason = format!("{about}: {trouble}");
     let refusal = trouble.refusal();
