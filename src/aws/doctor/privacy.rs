@@ -99,7 +99,7 @@ enum Opening {
 impl Question {
     async fn ask(self) -> (Finding, Finding) {
         let block = self.block().await;
-        let held = matches!(&block, Ok(config) if holds(config).is_empty());
+        let held = matches!(&block, Ok(config) if off(config.as_ref()).is_empty());
         let private = self.private(held).await;
         (private, self.block_finding(block))
     }
@@ -226,7 +226,7 @@ impl Question {
         let bucket = &self.bucket;
         match block {
             Ok(config) => {
-                let off = holds(&config);
+                let off = off(config.as_ref());
                 if off.is_empty() {
                     return Finding::ok(CHECK, format!("{bucket}: all four settings are on"));
                 }
@@ -263,16 +263,27 @@ impl Question {
 }
 
 /// Which of the four settings are off.
-fn holds(config: &Option<PublicAccessBlockConfiguration>) -> Vec<&'static str> {
-    let config = config.as_ref();
+fn off(config: Option<&PublicAccessBlockConfiguration>) -> Vec<&'static str> {
     let on = |setting: fn(&PublicAccessBlockConfiguration) -> Option<bool>| {
         config.and_then(setting) == Some(true)
     };
     let settings = [
-        ("BlockPublicAcls", on(|c| c.block_public_acls())),
-        ("IgnorePublicAcls", on(|c| c.ignore_public_acls())),
-        ("BlockPublicPolicy", on(|c| c.block_public_policy())),
-        ("RestrictPublicBuckets", on(|c| c.restrict_public_buckets())),
+        (
+            "BlockPublicAcls",
+            on(PublicAccessBlockConfiguration::block_public_acls),
+        ),
+        (
+            "IgnorePublicAcls",
+            on(PublicAccessBlockConfiguration::ignore_public_acls),
+        ),
+        (
+            "BlockPublicPolicy",
+            on(PublicAccessBlockConfiguration::block_public_policy),
+        ),
+        (
+            "RestrictPublicBuckets",
+            on(PublicAccessBlockConfiguration::restrict_public_buckets),
+        ),
     ];
     let off = settings.into_iter().filter(|(_, on)| !on);
     off.map(|(name, _)| name).collect()
