@@ -175,7 +175,7 @@ pub(super) struct Refusal {
     pub(super) message: String,
     /// The bucket's region, where the answer tells it.
     pub(super) region: Option<String>,
-    request: Option<String>,
+    pub(super) request: Option<String>,
 }
 
 impl Trouble {
