@@ -9,6 +9,7 @@ mod cloudfront;
 mod cluster;
 #[cfg(feature = "demo")]
 mod demo;
+mod doctor;
 mod events;
 mod login;
 mod origin;
@@ -25,6 +26,7 @@ use tokio::task::JoinHandle;
 
 #[cfg(feature = "demo")]
 pub use self::demo::{DemoOptions, demo};
+pub use self::doctor::{doctor, patient};
 use self::origin::FromAws;
 use self::tls::TlsError;
 use crate::auth::{

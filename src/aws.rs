@@ -6,6 +6,7 @@
 //! Left out on purpose: tiles (`origin/s3`), and saying what is wrong with a set-up before it fails.
 
 pub mod cloudfront;
+pub mod doctor;
 pub mod events;
 mod identities;
 mod keeper;
@@ -28,6 +29,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
 pub use self::identities::Identities;
 use self::keeper::Kept;
@@ -166,35 +168,7 @@ impl Aws {
         clock: Clock,
         timing: Timing,
     ) -> Result<Self, AwsError> {
-        let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc))
-            .pool_idle_timeout(POOL_IDLE)
-            .build_https();
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(http.clone())
-            .timeout_config(
-                TimeoutConfig::builder()
-                    .connect_timeout(CONNECT_TIMEOUT)
-                    .build(),
-            )
-            .no_credentials()
-            .identity_cache(IdentityCache::no_cache());
-        if let Some(region) = &settings.region {
-            loader = loader.region(Region::new(region.clone()));
-        } else if settings.endpoint_url.is_some() {
-            // Not the SDK's whole chain: on a machine that is no EC2 instance, asking IMDS for the
-            // region of a server that has none takes seconds.
-            loader = loader.region(
-                RegionProviderChain::first_try(
-                    aws_config::environment::EnvironmentVariableRegionProvider::new(),
-                )
-                .or_else(FALLBACK_REGION),
-            );
-        }
-        let base = loader.load().await;
-        if base.region().is_none() {
-            return Err(AwsError::NoRegion);
-        }
+        let (http, base) = Self::base(&settings).await?;
         let chain = || Chain::new(http, base.clone(), clock.clone(), timing.attempt);
         let keep = |chain| {
             Kept::start(
@@ -227,6 +201,40 @@ impl Aws {
             return Err(AwsError::NoSts);
         }
         Ok(aws)
+    }
+
+    /// The connections and the region; credentials have no part in it.
+    async fn base(settings: &AwsSettings) -> Result<(SharedHttpClient, SdkConfig), AwsError> {
+        let http = aws_smithy_http_client::Builder::new()
+            .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc))
+            .pool_idle_timeout(POOL_IDLE)
+            .build_https();
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(http.clone())
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .connect_timeout(CONNECT_TIMEOUT)
+                    .build(),
+            )
+            .no_credentials()
+            .identity_cache(IdentityCache::no_cache());
+        if let Some(region) = &settings.region {
+            loader = loader.region(Region::new(region.clone()));
+        } else if settings.endpoint_url.is_some() {
+            // Not the SDK's whole chain: on a machine that is no EC2 instance, asking IMDS for the
+            // region of a server that has none takes seconds.
+            loader = loader.region(
+                RegionProviderChain::first_try(
+                    aws_config::environment::EnvironmentVariableRegionProvider::new(),
+                )
+                .or_else(FALLBACK_REGION),
+            );
+        }
+        let base = loader.load().await;
+        match base.region() {
+            Some(_) => Ok((http, base)),
+            None => Err(AwsError::NoRegion),
+        }
     }
 
     /// What it was made from.

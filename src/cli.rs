@@ -5,6 +5,7 @@
 
 #[cfg(feature = "demo")]
 mod demo;
+mod doctor;
 mod prompt;
 mod purge;
 mod serve;
@@ -44,6 +45,7 @@ struct Cli {
 const AFTER_HELP: &str = "\
 Start here:
   tilekeep demo                              a map in the browser, with nothing to configure
+  tilekeep doctor --config tilekeep.toml     is everything right with bucket, role and keys?
   tilekeep serve --config tilekeep.toml      your own bucket
 
 Exit codes: 0 done, 1 finished with failures, 2 wrong usage or config.
@@ -51,7 +53,8 @@ TILEKEEP_LOG sets what is logged: warn, info (default), debug, or tilekeep::cach
 #[cfg(not(feature = "demo"))]
 const AFTER_HELP: &str = "\
 Start here:
-  tilekeep serve --config tilekeep.toml
+  tilekeep doctor --config tilekeep.toml     is everything right with bucket, role and keys?
+  tilekeep serve --config tilekeep.toml      your own bucket
 
 Exit codes: 0 done, 1 finished with failures, 2 wrong usage or config.
 TILEKEEP_LOG sets what is logged: warn, info (default), debug, or tilekeep::cache=debug.";
@@ -61,6 +64,7 @@ enum Command {
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
     Serve(serve::ServeArgs),
+    Doctor(doctor::DoctorArgs),
     Purge(purge::PurgeArgs),
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -160,6 +164,7 @@ pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Purge(args) => purge::run(args),
         Command::Serve(args) => serve::run(&args),
         Command::Token(command) => token::run(&command),

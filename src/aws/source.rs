@@ -26,7 +26,7 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sts::error::{ProvideErrorMetadata as _, SdkError};
-use aws_sdk_sts::operation::assume_role::AssumeRoleError;
+use aws_sdk_sts::operation::assume_role::{AssumeRoleError, AssumeRoleOutput};
 use aws_smithy_async::time::TimeSource;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
@@ -36,8 +36,12 @@ use super::words::{find, printable, said};
 use crate::clock::Clock;
 use crate::metrics::CredentialOutcome;
 
-const HOP_LIMIT: &str = "in a container on EC2, IMDSv2's hop limit hides it: aws ec2 modify-instance-metadata-options \
+pub(super) const HOP_LIMIT: &str = "in a container on EC2, IMDSv2's hop limit hides it: aws ec2 modify-instance-metadata-options \
      --instance-id ID --http-put-response-hop-limit 2";
+
+pub(super) const NO_ROLE: &str =
+    "the instance has no role: attach an instance profile (aws ec2 associate-iam-instance-profile)";
+pub(super) const SSO: &str = "an SSO session lasts hours and is a person's: run `aws sso login`, and give a server a role instead";
 
 /// Keys, and which source they came from.
 #[derive(Debug)]
@@ -278,7 +282,7 @@ fn why_not(link: Link, error: &CredentialsError) -> String {
             format!("it takes connections and does not answer; {HOP_LIMIT}")
         }
         Link::Imds if said.contains("404") => {
-            "the instance has no role: attach an instance profile (aws ec2 associate-iam-instance-profile)".into()
+            NO_ROLE.into()
         }
         Link::Imds if said.contains("communicate") => {
             "nothing answers at its address, so this is no EC2 instance, or its metadata is switched off".into()
@@ -309,9 +313,7 @@ fn failed(link: Link, error: &CredentialsError) -> Trouble {
     let slow = link == Link::Imds && said.contains("timeout");
     let hint = match link {
         Link::Imds if slow => Some(HOP_LIMIT),
-        Link::Profile if said.contains("SSO") => Some(
-            "an SSO session lasts hours and is a person's: run `aws sso login`, and give a server a role instead",
-        ),
+        Link::Profile if said.contains("SSO") => Some(SSO),
         _ => None,
     };
     // The SDK's first words say no more than that.
@@ -359,16 +361,7 @@ impl Role {
     }
 
     pub(super) async fn ask(&self) -> Result<Brought, Trouble> {
-        let seconds = i32::try_from(self.session.duration.as_secs()).unwrap_or(3600);
-        let answer = self
-            .sts
-            .assume_role()
-            .role_arn(&self.session.arn)
-            .role_session_name(&self.session.session_name)
-            .set_external_id(self.session.external_id.clone())
-            .set_policy(self.policy.clone())
-            .duration_seconds(seconds)
-            .send()
+        let answer = assume(&self.sts, &self.session, self.policy.clone())
             .await
             .map_err(|error| self.refused(&error))?;
         let Some(keys) = answer.credentials else {
@@ -424,6 +417,23 @@ impl Role {
             ..Trouble::new(outcome, said)
         }
     }
+}
+
+/// The call.
+pub(super) async fn assume(
+    sts: &aws_sdk_sts::Client,
+    session: &AssumeRole,
+    policy: Option<String>,
+) -> Result<AssumeRoleOutput, SdkError<AssumeRoleError>> {
+    let seconds = i32::try_from(session.duration.as_secs()).unwrap_or(3600);
+    sts.assume_role()
+        .role_arn(&session.arn)
+        .role_session_name(&session.session_name)
+        .set_external_id(session.external_id.clone())
+        .set_policy(policy)
+        .duration_seconds(seconds)
+        .send()
+        .await
 }
 
 /// What to do about STS's refusal. Source: "`AssumeRole`", AWS STS API Reference.

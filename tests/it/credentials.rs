@@ -1,7 +1,7 @@
 //! AWS credentials over their whole life: renewed ahead of their end, once for all, and never waited for.
 
 mod chain;
-mod imds;
+pub mod imds;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -18,6 +18,8 @@ mod config;
 mod credentials;
 mod disk;
 #[cfg(feature = "demo")]
+mod doctor;
+#[cfg(feature = "demo")]
 mod embedded_s3;
 #[cfg(feature = "demo")]
 mod embedded_sts;
