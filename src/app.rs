@@ -8,7 +8,9 @@ mod cluster;
 #[cfg(feature = "demo")]
 mod demo;
 mod login;
+pub mod needs;
 mod origin;
+pub mod publish;
 mod tls;
 
 use std::io;

@@ -11,6 +11,7 @@ mod plan;
 pub mod policy;
 mod refusal;
 mod source;
+pub mod upload;
 mod words;
 
 use std::fmt;

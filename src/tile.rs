@@ -17,7 +17,7 @@ pub use bounds::{Bounds, BoundsError};
 pub use coord::{MAX_ZOOM, Scale, TileAddress, TileCoord};
 pub use format::TileFormat;
 pub use key::{KeySpace, TileKey};
-pub use template::{KeyTemplate, TemplateError};
+pub use template::{KeyTemplate, KeyedTile, TemplateError};
 pub use tilejson::tilejson;
 pub use tileset::{
     Access, BrowserCaching, Delivery, MissingAnswer, Outside, Place, Tileset, TilesetError,

@@ -4,9 +4,23 @@
 //! becomes wider, never wrong. Left out on purpose: whether the role's own policy allows as much. A
 //! session policy narrows the role's, it grants nothing.
 
+mod actions;
+mod check;
+mod conditions;
+mod document;
+mod least;
+mod pattern;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+
+pub use self::check::{Finding, Sort, check};
+pub use self::document::Unusable;
+pub use self::least::{
+    Hints, Identity, Least, Needs, Reader, TilesetNeed, least, publishing, queue_arn,
+};
+pub(crate) use self::pattern::matches;
 
 /// AWS's bound on an inline session policy, in characters. The packed size that AWS also bounds is
 /// reached later by a policy without tags.
@@ -45,10 +59,21 @@ pub struct Policy {
 pub struct Statement {
     sid: &'static str,
     effect: &'static str,
-    action: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    principal: Option<serde_json::Value>,
+    action: Actions,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     resource: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     condition: Option<serde_json::Value>,
+}
+
+/// One action or several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+enum Actions {
+    One(&'static str),
+    Several(Vec<&'static str>),
 }
 
 impl Policy {
@@ -72,16 +97,16 @@ pub fn read_policy(places: &[ReadPlace], dialect: &Dialect) -> Policy {
     let partition = &dialect.partition;
     let objects = places
         .iter()
-        .map(|place| format!("arn:{partition}:s3:::{}/{}*", place.bucket, place.prefix))
+        .map(|place| objects_arn(partition, &place.bucket, &place.prefix) + "*")
         .collect();
     let mut buckets: Vec<_> = places
         .iter()
-        .map(|place| format!("arn:{partition}:s3:::{}", place.bucket))
+        .map(|place| bucket_arn(partition, &place.bucket))
         .collect();
     buckets.dedup();
     let mut statement = vec![
-        allow("ReadTiles", "s3:GetObject", objects),
-        allow("TellMissingFromForbidden", "s3:ListBucket", buckets),
+        allow("ReadTiles", actions::GET_OBJECT, objects),
+        allow("TellMissingFromForbidden", actions::LIST_BUCKET, buckets),
     ];
     if dialect.kms {
         let through_s3 = serde_json::json!({
@@ -89,7 +114,7 @@ pub fn read_policy(places: &[ReadPlace], dialect: &Dialect) -> Policy {
         });
         statement.push(Statement {
             condition: Some(through_s3),
-            ..allow("DecryptThroughS3", "kms:Decrypt", vec!["*".into()])
+            ..allow("DecryptThroughS3", actions::DECRYPT, vec!["*".into()])
         });
     }
     Policy {
@@ -102,10 +127,29 @@ fn allow(sid: &'static str, action: &'static str, resource: Vec<String>) -> Stat
     Statement {
         sid,
         effect: "Allow",
-        action,
+        principal: None,
+        action: Actions::One(action),
         resource,
         condition: None,
     }
+}
+
+/// A bucket's ARN; an access point is named by its own.
+fn bucket_arn(partition: &str, bucket: &str) -> String {
+    if bucket.starts_with("arn:") {
+        return bucket.to_owned();
+    }
+    format!("arn:{partition}:s3:::{bucket}")
+}
+
+/// What the ARNs of objects begin with whose keys begin so.
+fn objects_arn(partition: &str, bucket: &str, prefix: &str) -> String {
+    let below = if bucket.starts_with("arn:") {
+        "object/"
+    } else {
+        ""
+    };
+    format!("{}/{below}{prefix}", bucket_arn(partition, bucket))
 }
 
 /// How much a session policy had to be widened to fit.
@@ -261,6 +305,17 @@ mod tests {
         let json = read_policy(&[place("b", "")], &china).to_json();
         assert!(json.contains(r#"["arn:aws-cn:s3:::b/*"]"#), "{json}");
         assert!(!json.contains("kms"));
+    }
+
+    #[test]
+    fn an_access_point_is_named_by_its_own_arn() {
+        let point = "arn:aws:s3:eu-west-1:123456789012:accesspoint/tiles";
+        let json = read_policy(&[place(point, "w/")], &aws(false)).to_json();
+        assert!(
+            json.contains(&format!(r#"["{point}/object/w/*"]"#)),
+            "{json}"
+        );
+        assert!(json.contains(&format!(r#"["{point}"]"#)), "{json}");
     }
 
     #[test]

@@ -7,10 +7,9 @@ pub(super) const WHAT: &str = "is not built in this version yet";
 pub(super) const REMEDY: &str = "remove it";
 
 /// Section (`*` for any name), key, and the value that it is about: empty for any.
-const NOT_YET: [(&str, &str, &str); 5] = [
+const NOT_YET: [(&str, &str, &str); 4] = [
     ("", "cloudfront", ""),
     ("", "events", ""),
-    ("", "publish", ""),
     ("tilesets.*", "archive", ""),
     ("tilesets.*", "delivery", "redirect"),
 ];

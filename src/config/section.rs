@@ -25,6 +25,8 @@ pub struct Surroundings<'a> {
 pub(super) struct Reader<'a> {
     text: &'a str,
     pub(super) around: Surroundings<'a>,
+    /// Whether a secret that is not at hand counts as absent rather than as a problem.
+    pub(super) without_secrets: bool,
     problems: RefCell<Vec<Problem>>,
 }
 
@@ -33,7 +35,16 @@ impl<'a> Reader<'a> {
         Self {
             text,
             around,
+            without_secrets: false,
             problems: RefCell::default(),
+        }
+    }
+
+    /// The same, for who needs no secrets.
+    pub(super) fn without_secrets(self) -> Self {
+        Self {
+            without_secrets: true,
+            ..self
         }
     }
 

@@ -1,8 +1,12 @@
 //! Key templates: how a tile's coordinates become an object's key, `world/{z}/{x}/{y}.png`.
 
+mod inverse;
+
 use std::fmt::Write as _;
 
 use super::{Scale, TileCoord, TileFormat};
+
+pub use inverse::KeyedTile;
 
 /// Why a key template was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +35,7 @@ pub enum TemplateError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     Text(String),
+    Version(String),
     Z,
     X,
     Y,
@@ -74,7 +79,10 @@ impl KeyTemplate {
                 "quadkey" => parts.push(Part::Quadkey),
                 "r" => parts.push(Part::Density),
                 "ext" => push_text(&mut parts, format.extension()),
-                "version" => push_text(&mut parts, version.ok_or(TemplateError::NoVersion)?),
+                "version" => {
+                    let version = version.ok_or(TemplateError::NoVersion)?;
+                    parts.push(Part::Version(version.to_owned()));
+                }
                 other => return Err(TemplateError::UnknownPlaceholder(other.to_owned())),
             }
             rest = &inside[end + 1..];
@@ -101,11 +109,17 @@ impl KeyTemplate {
 
     /// The object's key for one tile.
     pub fn key(&self, tile: TileCoord, scale: Scale) -> String {
+        self.key_of(tile, scale, None)
+    }
+
+    /// The same, of another version.
+    fn key_of(&self, tile: TileCoord, scale: Scale, version: Option<&str>) -> String {
         let mut key = String::with_capacity(self.source.len() + 24);
         for part in &self.parts {
             // Writing to a String cannot fail.
             let _ = match part {
                 Part::Text(text) => key.write_str(text),
+                Part::Version(own) => key.write_str(version.unwrap_or(own)),
                 Part::Z => write!(key, "{}", tile.z()),
                 Part::X => write!(key, "{}", tile.x()),
                 Part::Y => write!(key, "{}", tile.y()),
@@ -122,7 +136,14 @@ impl KeyTemplate {
         self.parts.contains(&Part::Density)
     }
 
-    /// The text before the first placeholder that differs from tile to tile: what a policy can name.
+    /// Whether another version has other keys (`{version}` is used).
+    pub fn has_version(&self) -> bool {
+        let mut parts = self.parts.iter();
+        parts.any(|part| matches!(part, Part::Version(_)))
+    }
+
+    /// The text before the first placeholder that differs from tile to tile or from version to version: what a
+    /// policy can name. One that named the version would refuse the tiles of the next.
     pub fn fixed_prefix(&self) -> &str {
         match self.parts.first() {
             Some(Part::Text(text)) => text,
@@ -184,8 +205,12 @@ mod tests {
     }
 
     #[test]
-    fn the_fixed_prefix_ends_at_the_first_coordinate() {
-        let t = KeyTemplate::new("a/{version}/{z}/{x}/{y}", TileFormat::Png, Some("v7")).unwrap();
-        assert_eq!(t.fixed_prefix(), "a/v7/");
+    fn the_fixed_prefix_ends_at_the_first_coordinate_or_version() {
+        let prefix = |source| {
+            let template = KeyTemplate::new(source, TileFormat::Png, Some("v7")).unwrap();
+            template.fixed_prefix().to_owned()
+        };
+        assert_eq!(prefix("a/{ext}/b-{z}/{x}/{y}"), "a/png/b-");
+        assert_eq!(prefix("a/{version}/{z}/{x}/{y}"), "a/");
     }
 }

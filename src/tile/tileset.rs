@@ -293,6 +293,26 @@ impl Tileset {
         self.spec.version.as_deref()
     }
 
+    /// The same tileset at another version.
+    pub fn at_version(&self, version: &str) -> Result<Self, Vec<TilesetError>> {
+        Self::new(TilesetSpec {
+            version: Some(version.to_owned()),
+            ..self.spec.clone()
+        })
+    }
+
+    /// Whether another version has other objects, so that there is something to switch to.
+    pub fn has_versions(&self) -> bool {
+        self.place.key.has_version()
+    }
+
+    /// Whether its objects may be in the bucket of this name. An access point has another name than the bucket behind
+    /// it, which cannot be told from it: every bucket may be that one.
+    pub fn may_lie_in(&self, bucket: &str) -> bool {
+        let own = self.place.bucket.as_str();
+        own == bucket || own.starts_with("arn:") || own.ends_with("-s3alias")
+    }
+
     /// How 'no such tile' is answered.
     pub fn missing(&self) -> MissingAnswer {
         self.missing
@@ -328,18 +348,21 @@ fn valid_name(name: &str) -> bool {
         && !RESERVED.contains(&name)
 }
 
-fn valid_version(version: &str) -> bool {
-    (1..=64).contains(&version.len())
-        && version
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+/// Whether it can stand in a URL.
+pub(super) fn valid_version(version: &str) -> bool {
+    (1..=64).contains(&version.len()) && version.bytes().all(is_version_byte)
+}
+
+/// What a version is made of.
+pub(super) fn is_version_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn spec() -> TilesetSpec {
+    pub(in crate::tile) fn spec() -> TilesetSpec {
         TilesetSpec {
             name: "world".into(),
             bucket: "acme".into(),

@@ -19,6 +19,8 @@ mod embedded_s3;
 mod embedded_sts;
 mod endings;
 mod house;
+#[cfg(feature = "demo")]
+mod iam_policy;
 mod issuer_keys;
 mod issuers;
 mod oidc;

@@ -260,10 +260,13 @@ pub(super) const RULES: &[(&str, &str)] = &[
         "quotas[0].tiles_per_hour:3",
     ),
     ("[quotas]\nname = 'a'", "quotas:1"),
+    (
+        "[publish]\nadmin_urls = ['https://a:9090', 'http://a:9090/x']\nadmin_url = 1",
+        "publish.admin_url:3 publish.admin_urls[0]:2 publish.admin_urls[1]:2",
+    ),
     // Of features that are not built yet: refused, not ignored.
     ("[cloudfront]\ndomain = 'd'", "cloudfront:1"),
     ("[events]\nsqs_queue_url = 'q'", "events:1"),
-    ("[publish]\nadmin_urls = []", "publish:1"),
     ("delivery = 'redirect'", "tilesets.w.delivery:1"),
     (
         "[tilesets.w2]\nbucket = 'b'\narchive = 'w.pmtiles'",
