@@ -212,7 +212,7 @@ fn area(tiles: &[Placed], zoom: u8) -> Bounds {
     Bounds::new(edges).unwrap_or(Bounds::WORLD)
 }
 
-fn gzip(body: &[u8]) -> std::io::Result<Vec<u8>> {
+pub(super) fn gzip(body: &[u8]) -> std::io::Result<Vec<u8>> {
     let level = flate2::Compression::default();
     let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(body.len()), level);
     encoder.write_all(body)?;

@@ -96,6 +96,17 @@ fn arrows_point_one_way() {
     for part in ["auth", "cache", "origin", "tile"] {
         never_in(part, &["crate::cluster"]);
     }
+    never_in("archive", &upper);
+    never_in(
+        "archive",
+        &[
+            "crate::auth",
+            "crate::cache",
+            "crate::origin",
+            "tokio::",
+            "StatusCode",
+        ],
+    );
     for leaf in ["metrics.rs", "clock.rs"] {
         never_in(leaf, &["use crate::"]);
     }
