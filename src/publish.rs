@@ -345,9 +345,14 @@ fn settle(
     tally: &Tally,
     failed_in_a_row: &mut u64,
 ) -> Option<Stopped> {
-    // A task that panicked or was dropped has nothing to tell.
-    let ended = ended.ok()?;
     add(&tally.done, 1);
+    let ended = match ended {
+        Ok(ended) => ended,
+        Err(error) => {
+            outcome.fail(tally, format!("an upload broke off: {error}"));
+            return None;
+        }
+    };
     match ended {
         Ok(Delivered::Unchanged) => add(&tally.unchanged, 1),
         Ok(Delivered::Uploaded(coord, bytes)) => {
@@ -408,7 +413,7 @@ pub async fn prune(job: &Job, outcome: &mut Outcome, tally: &Arc<Tally>, mut end
                     stopped = Some(Stopped::Bucket(error));
                 }
             }
-            Some(Err(_)) => {}
+            Some(Err(error)) => outcome.fail(tally, format!("a removal broke off: {error}")),
         }
     }
     outcome.stopped = outcome.stopped.take().or(stopped);

@@ -1,8 +1,8 @@
 //! What a configuration needs of IAM, as `tilekeep iam-policy` prints and checks it.
 
-use crate::aws::policy::{Needs, ReadPlace, Reader, TilesetNeed};
+use crate::aws::policy::{Needs, Reader, TilesetNeed};
 use crate::config::{AssumeRole, Config, TilesetConfig};
-use crate::tile::{Scale, TileCoord, Tileset};
+use crate::tile::{KeyTemplate, Scale, TileCoord, Tileset};
 
 /// Who reads which tilesets, and where. `region` is what the environment says, for a configuration that does
 /// not.
@@ -79,17 +79,28 @@ fn tileset_need(tileset: &Tileset) -> TilesetNeed {
     keys.dedup();
     TilesetNeed {
         name: tileset.name().to_owned(),
-        place: ReadPlace {
-            bucket: place.bucket.clone(),
-            prefix: place.key.fixed_prefix().to_owned(),
-        },
+        bucket: place.bucket.clone(),
+        pattern: pattern(&place.key),
         keys,
     }
+}
+
+/// What keys begin with, up to the first sign that means something in a policy; where there are no coordinates,
+/// it is the one object of all tiles.
+fn pattern(key: &KeyTemplate) -> String {
+    let source = key.source();
+    if !source.contains("{z}") && !source.contains("{quadkey}") {
+        return source.replace("{version}", "*");
+    }
+    let prefix = key.fixed_prefix();
+    let end = prefix.find(['*', '?', '$']);
+    format!("{}*", &prefix[..end.unwrap_or(prefix.len())])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tile::TileFormat;
 
     #[test]
     fn regions_lie_in_partitions() {
@@ -101,5 +112,15 @@ mod tests {
         ] {
             assert_eq!(partition(region), expected);
         }
+    }
+
+    #[test]
+    fn a_pattern_is_of_every_version() {
+        let of =
+            |source: &str| pattern(&KeyTemplate::new(source, TileFormat::Png, Some("v7")).unwrap());
+        assert_eq!(of("w/{version}/{z}/{x}/{y}.png"), "w/*");
+        assert_eq!(of("w-{quadkey}"), "w-*");
+        assert_eq!(of("w?/{z}/{x}/{y}.png"), "w*");
+        assert_eq!(of("{z}/{x}/{y}.png"), "*");
     }
 }

@@ -18,7 +18,7 @@ use serde::Serialize;
 pub use self::check::{Finding, Sort, check};
 pub use self::document::Unusable;
 pub use self::least::{
-    Hints, Identity, Least, Needs, Reader, TilesetNeed, least, publishing, queue_arn,
+    Hints, Identity, Least, Needs, Queue, Reader, TilesetNeed, least, publishing, queue_arn,
 };
 pub(crate) use self::pattern::matches;
 
@@ -99,15 +99,11 @@ pub fn read_policy(places: &[ReadPlace], dialect: &Dialect) -> Policy {
         .iter()
         .map(|place| objects_arn(partition, &place.bucket, &place.prefix) + "*")
         .collect();
-    let mut buckets: Vec<_> = places
+    let buckets = places
         .iter()
         .map(|place| bucket_arn(partition, &place.bucket))
         .collect();
-    buckets.dedup();
-    let mut statement = vec![
-        allow("ReadTiles", actions::GET_OBJECT, objects),
-        allow("TellMissingFromForbidden", actions::LIST_BUCKET, buckets),
-    ];
+    let mut statement = reading(objects, buckets);
     if dialect.kms {
         let through_s3 = serde_json::json!({
             "StringLike": { "kms:ViaService": "s3.*.amazonaws.com*" }
@@ -121,6 +117,15 @@ pub fn read_policy(places: &[ReadPlace], dialect: &Dialect) -> Policy {
         version: "2012-10-17",
         statement,
     }
+}
+
+/// What reads these objects, in these buckets, the latter in order.
+fn reading(objects: Vec<String>, mut buckets: Vec<String>) -> Vec<Statement> {
+    buckets.dedup();
+    vec![
+        allow("ReadTiles", actions::GET_OBJECT, objects),
+        allow("TellMissingFromForbidden", actions::LIST_BUCKET, buckets),
+    ]
 }
 
 fn allow(sid: &'static str, action: &'static str, resource: Vec<String>) -> Statement {

@@ -113,6 +113,14 @@ pub(super) fn run(args: PublishArgs) -> Result<(), Failure> {
             names.join(", ")
         )));
     };
+    let key = tileset.tileset.place().key.source();
+    if !key.contains("{z}") && !key.contains("{quadkey}") {
+        return Err(Failure::Usage(format!(
+            "--tileset: the tiles of `{}` lie in one archive: upload that as it is, like aws s3 cp FILE s3://{}/{key}",
+            args.tileset,
+            tileset.tileset.place().bucket
+        )));
+    }
     let servers = Servers::of(&config)?;
     let target = target(&args, &tileset.tileset)?;
     let work = Work {
@@ -229,10 +237,9 @@ impl Work<'_> {
             };
             let purged = self.purge(&changed).await;
             if purged.is_empty()
-                && outcome.stopped.is_none()
                 && let Some(marker) = &marker
             {
-                // It says what is no longer so; the next run would only purge more than it must.
+                // Should it stay, the next run would only purge more than it must.
                 let _ = std::fs::remove_file(marker);
             }
             failures.extend(purged);

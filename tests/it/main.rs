@@ -29,6 +29,8 @@ mod origin_contract;
 #[cfg(feature = "demo")]
 mod origin_s3;
 mod peers;
+#[cfg(feature = "demo")]
+mod publish;
 mod quota_simulation;
 mod quotas;
 mod real_servers;

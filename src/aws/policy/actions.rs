@@ -15,18 +15,16 @@ pub const ASSUME_ROLE: &str = "sts:AssumeRole";
 /// Asked by S3 for objects under SSE-KMS.
 pub const DECRYPT: &str = "kms:Decrypt";
 /// Asked to hear of changes.
-pub const QUEUE: [&str; 3] = [
-    "sqs:ReceiveMessage",
-    "sqs:DeleteMessage",
-    "sqs:ChangeMessageVisibility",
-];
+pub const QUEUE: [&str; 2] = ["sqs:ReceiveMessage", "sqs:DeleteMessage"];
 
 /// Reading takes none of these, but they let the set-up be examined and give away nothing.
-pub(super) const HARMLESS: [&str; 5] = [
+pub(super) const HARMLESS: [&str; 7] = [
     "s3:GetBucketLocation",
     "s3:GetBucketPolicyStatus",
     "s3:GetBucketPublicAccessBlock",
     "s3:GetEncryptionConfiguration",
+    "sqs:ChangeMessageVisibility",
+    "sqs:GetQueueAttributes",
     "sts:GetCallerIdentity",
 ];
 
@@ -89,7 +87,7 @@ pub(super) fn writes(action: &str) -> bool {
     verbs.iter().any(|verb| name.starts_with(verb))
 }
 
-const OTHERS: [&str; 11] = [
+const OTHERS: [&str; 14] = [
     "sts:AssumeRole",
     "sts:AssumeRoleWithWebIdentity",
     "sts:GetCallerIdentity",
@@ -101,6 +99,9 @@ const OTHERS: [&str; 11] = [
     "sqs:ReceiveMessage",
     "sqs:DeleteMessage",
     "sqs:ChangeMessageVisibility",
+    "sqs:GetQueueAttributes",
+    "sqs:PurgeQueue",
+    "sqs:SendMessage",
 ];
 
 const S3: &str = "

@@ -14,7 +14,7 @@ use std::fmt;
 use super::actions::{ASSUME_ROLE, DECRYPT, GET_OBJECT, LIST_BUCKET, QUEUE};
 use super::conditions::{Verdict, judge};
 use super::document::{self, Document, Statement, Unusable};
-use super::least::{Needs, Reader};
+use super::least::{Identity, Needs};
 use super::pattern::{action_matches, is_wild, matches};
 use super::{bucket_arn, objects_arn};
 
@@ -108,57 +108,53 @@ pub fn check(text: &str, needs: &Needs, whose: &str) -> Result<Vec<Finding>, Unu
 
 fn wants(needs: &Needs, whose: &str) -> Vec<Want> {
     let partition = &needs.partition;
-    let reader = needs.reader(whose);
-    let tilesets = reader.map_or(&[][..], |reader: &Reader| &reader.tilesets);
+    let tilesets = needs.tilesets(whose);
     let mut wants = Vec::new();
     for tileset in tilesets {
-        let bucket = &tileset.place.bucket;
+        let bucket = &tileset.bucket;
+        let arn = |key: &String| objects_arn(partition, bucket, key);
         wants.push(Want {
             action: GET_OBJECT,
-            resources: tileset
-                .keys
-                .iter()
-                .map(|key| objects_arn(partition, bucket, key))
-                .collect(),
+            resources: tileset.keys.iter().map(arn).collect(),
             object: format!("tileset `{}`", tileset.name),
-            remedy: objects_arn(partition, bucket, &tileset.place.prefix) + "*",
+            remedy: arn(&tileset.pattern),
             otherwise: "its tiles cannot be read",
         });
     }
-    let mut buckets: Vec<&String> = tilesets.iter().map(|t| &t.place.bucket).collect();
+    let mut buckets: Vec<&String> = tilesets.iter().map(|t| &t.bucket).collect();
     buckets.sort();
     buckets.dedup();
-    for bucket in buckets {
-        let arn = bucket_arn(partition, bucket);
+    let mut one = |action, arn: String, object: String, otherwise| {
         wants.push(Want {
-            action: LIST_BUCKET,
+            action,
             resources: vec![arn.clone()],
-            object: format!("bucket `{bucket}`"),
+            object,
             remedy: arn,
-            otherwise: "S3 answers 403 instead of 404 for a missing tile, which looks denied",
+            otherwise,
         });
+    };
+    for bucket in buckets {
+        one(
+            LIST_BUCKET,
+            bucket_arn(partition, bucket),
+            format!("bucket `{bucket}`"),
+            "S3 answers 403 instead of 404 for a missing tile, which looks denied",
+        );
     }
-    if reader.is_some_and(|reader| reader.role.is_some()) {
-        return wants;
+    if whose == Identity::SERVER {
+        for role in needs.roles() {
+            let object = format!("role `{role}`");
+            one(ASSUME_ROLE, role, object, "the role cannot be assumed");
+        }
     }
-    for role in needs.roles() {
-        wants.push(Want {
-            action: ASSUME_ROLE,
-            resources: vec![role.clone()],
-            object: format!("role `{role}`"),
-            remedy: role,
-            otherwise: "the role cannot be assumed",
-        });
-    }
-    if let Some(queue) = &needs.queue {
-        for action in QUEUE {
-            wants.push(Want {
+    for action in QUEUE {
+        if let Some(queue) = needs.queue(whose) {
+            one(
                 action,
-                resources: vec![queue.clone()],
-                object: "the queue of [events]".to_owned(),
-                remedy: queue.clone(),
-                otherwise: "changes in the bucket are not heard of",
-            });
+                queue.to_owned(),
+                "the queue of [events]".to_owned(),
+                "changes in the bucket are not heard of",
+            );
         }
     }
     wants

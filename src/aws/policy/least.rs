@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::actions::{ASSUME_ROLE, DECRYPT, GET_OBJECT, LIST_BUCKET, QUEUE};
-use super::{Actions, Dialect, Policy, ReadPlace, Statement, allow, read_policy};
+use super::pattern::is_wild;
+use super::{Actions, Policy, Statement, allow, bucket_arn, objects_arn, reading};
 
 /// What a configuration needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,10 +17,19 @@ pub struct Needs {
     pub partition: String,
     /// Who reads. The first one reads most: the tilesets without a role of their own, where there are any.
     pub readers: Vec<Reader>,
-    /// The queue of `[events]`, as an ARN; the server's own identity reads it.
-    pub queue: Option<String>,
+    /// The queue of `[events]`, and who reads it.
+    pub queue: Option<Queue>,
     /// Whether S3 is asked over TLS, which policies may insist on.
     pub tls: bool,
+}
+
+/// A queue of events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// Its ARN.
+    pub arn: String,
+    /// The role that is assumed to read it; none: the server's own identity.
+    pub role: Option<(String, Option<String>)>,
 }
 
 /// Somebody who reads tilesets.
@@ -36,8 +46,10 @@ pub struct Reader {
 pub struct TilesetNeed {
     /// Its name.
     pub name: String,
-    /// Where it lies, whatever its version.
-    pub place: ReadPlace,
+    /// Its bucket.
+    pub bucket: String,
+    /// Its objects' keys, whatever its version, in IAM's way: `world/*`.
+    pub pattern: String,
     /// Some of its keys, as the server asks for them.
     pub keys: Vec<String>,
 }
@@ -99,51 +111,63 @@ impl Least {
 }
 
 impl Needs {
+    /// Who is assumed or assumes, the one who reads most first: roles, and the server itself (`None`).
+    fn everybody(&self) -> Vec<Option<&(String, Option<String>)>> {
+        let readers = self.readers.iter().map(|r| r.role.as_ref());
+        let queue = self.queue.iter().map(|q| q.role.as_ref());
+        let mut all: Vec<Option<&(String, Option<String>)>> = Vec::new();
+        for role in readers.chain(queue).chain([None]) {
+            if !all.iter().any(|known| name(*known) == name(role)) {
+                all.push(role);
+            }
+        }
+        all
+    }
+
     /// The roles that are assumed.
     pub(super) fn roles(&self) -> Vec<String> {
-        let roles = self.readers.iter().filter_map(|r| r.role.as_ref());
+        let roles = self.everybody().into_iter().flatten();
         let mut arns: Vec<String> = roles.map(|(arn, _)| arn.clone()).collect();
         arns.sort();
-        arns.dedup();
         arns
     }
 
-    /// The reader of this name: a role's ARN, or the server itself.
-    pub(super) fn reader(&self, whose: &str) -> Option<&Reader> {
-        self.readers.iter().find(|reader| reader.name() == whose)
+    /// What somebody reads.
+    pub(super) fn tilesets(&self, whose: &str) -> &[TilesetNeed] {
+        let reader = self.readers.iter().find(|r| name(r.role.as_ref()) == whose);
+        reader.map_or(&[], |reader| &reader.tilesets)
+    }
+
+    /// The queue, where that is who reads it.
+    pub(super) fn queue(&self, whose: &str) -> Option<&str> {
+        let queue = self.queue.as_ref();
+        let queue = queue.filter(|q| name(q.role.as_ref()) == whose);
+        queue.map(|queue| queue.arn.as_str())
     }
 
     /// Everybody who needs a policy, the one who reads most first.
     pub fn identities(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.readers.iter().map(Reader::name).collect();
-        if !names.contains(&Identity::SERVER) {
-            names.push(Identity::SERVER);
-        }
-        names
+        self.everybody().into_iter().map(name).collect()
     }
 }
 
-impl Reader {
-    /// A role's ARN, or [`Identity::SERVER`].
-    pub fn name(&self) -> &str {
-        self.role
-            .as_ref()
-            .map_or(Identity::SERVER, |(arn, _)| arn.as_str())
-    }
+/// A role's ARN, or [`Identity::SERVER`].
+fn name(role: Option<&(String, Option<String>)>) -> &str {
+    role.map_or(Identity::SERVER, |(arn, _)| arn.as_str())
 }
 
 /// What these needs come to.
 pub fn least(needs: &Needs, hints: &Hints) -> Least {
-    let mut identities = needs.identities().into_iter();
-    let of = |whose: &str| identity(needs, hints, whose);
-    let main = of(identities.next().unwrap_or(Identity::SERVER));
+    let mut everybody = needs.everybody().into_iter();
+    let of = |role| identity(needs, hints, role);
+    let main = of(everybody.next().flatten());
     let mut caller = None;
     let mut roles = Vec::new();
-    for whose in identities {
-        if whose == Identity::SERVER {
-            caller = Some(of(whose));
+    for role in everybody {
+        if role.is_none() {
+            caller = Some(of(role));
         } else {
-            roles.push(of(whose));
+            roles.push(of(role));
         }
     }
     Least {
@@ -153,43 +177,67 @@ pub fn least(needs: &Needs, hints: &Hints) -> Least {
     }
 }
 
-fn identity(needs: &Needs, hints: &Hints, whose: &str) -> Identity {
-    let reader = needs.reader(whose);
-    let tilesets = reader.map_or(&[][..], |reader| &reader.tilesets);
-    let places: Vec<_> = tilesets.iter().map(|t| t.place.clone()).collect();
-    let dialect = Dialect {
-        partition: needs.partition.clone(),
-        kms: false,
-    };
-    let mut policy = read_policy(&places, &dialect);
-    if places.is_empty() {
-        policy.statement.clear();
-    } else if !hints.kms_keys.is_empty() {
-        let decrypt = allow("DecryptTiles", DECRYPT, hints.kms_keys.clone());
-        policy.statement.push(decrypt);
+fn identity(needs: &Needs, hints: &Hints, role: Option<&(String, Option<String>)>) -> Identity {
+    let whose = name(role);
+    let tilesets = needs.tilesets(whose);
+    let mut statement = Vec::new();
+    if !tilesets.is_empty() {
+        let (objects, buckets) = resources(needs, tilesets.iter());
+        statement = reading(objects, buckets);
+        if !hints.kms_keys.is_empty() {
+            statement.push(allow("DecryptTiles", DECRYPT, hints.kms_keys.clone()));
+        }
     }
-    let role = reader.and_then(|reader| reader.role.as_ref());
-    if role.is_none() {
-        if !needs.roles().is_empty() {
-            let assume = allow("AssumeTheReadersRoles", ASSUME_ROLE, needs.roles());
-            policy.statement.push(assume);
-        }
-        if let Some(queue) = &needs.queue {
-            policy.statement.push(Statement {
-                action: Actions::Several(QUEUE.to_vec()),
-                ..allow("HearOfChanges", QUEUE[0], vec![queue.clone()])
-            });
-        }
+    if role.is_none() && !needs.roles().is_empty() {
+        statement.push(allow("AssumeTheReadersRoles", ASSUME_ROLE, needs.roles()));
+    }
+    if let Some(queue) = needs.queue(whose) {
+        statement.push(Statement {
+            action: Actions::Several(QUEUE.to_vec()),
+            ..allow("HearOfChanges", QUEUE[0], vec![queue.to_owned()])
+        });
     }
     Identity {
         whose: whose.to_owned(),
         tilesets: tilesets.iter().map(|t| t.name.clone()).collect(),
-        policy,
+        policy: Policy {
+            version: "2012-10-17",
+            statement,
+        },
         trust: match role {
             Some((_, external_id)) => roles_trust(external_id.as_deref(), hints),
             None => servers_trust(hints),
         },
     }
+}
+
+/// The objects of tilesets, without what others cover, and their buckets.
+fn resources<'a>(
+    needs: &Needs,
+    tilesets: impl Iterator<Item = &'a TilesetNeed>,
+) -> (Vec<String>, Vec<String>) {
+    let partition = &needs.partition;
+    let (mut objects, mut buckets) = (Vec::new(), Vec::new());
+    for TilesetNeed {
+        bucket, pattern, ..
+    } in tilesets
+    {
+        objects.push(objects_arn(partition, bucket, pattern));
+        buckets.push(bucket_arn(partition, bucket));
+    }
+    for list in [&mut objects, &mut buckets] {
+        list.sort();
+        list.dedup();
+    }
+    let all = objects.clone();
+    objects.retain(|object| {
+        let covers = |other: &String| {
+            let prefix = other.strip_suffix('*').filter(|prefix| !is_wild(prefix));
+            other != object && prefix.is_some_and(|prefix| object.starts_with(prefix))
+        };
+        !all.iter().any(covers)
+    });
+    (objects, buckets)
 }
 
 /// Who may assume a role that reads: whoever the server is.
@@ -266,31 +314,23 @@ fn trust(mut statement: Vec<Statement>) -> Policy {
 
 /// Where tiles are published: what `tilekeep publish` needs there, `--prune` included.
 pub fn publishing(needs: &Needs, hints: &Hints) -> Policy {
-    let places = needs.readers.iter().flat_map(|r| &r.tilesets);
-    let places: Vec<_> = places.map(|t| t.place.clone()).collect();
-    let dialect = Dialect {
-        partition: needs.partition.clone(),
-        kms: false,
+    let (objects, buckets) = resources(needs, needs.readers.iter().flat_map(|r| &r.tilesets));
+    let writes = Statement {
+        action: Actions::Several(vec![GET_OBJECT, "s3:PutObject", "s3:DeleteObject"]),
+        ..allow("PublishTiles", GET_OBJECT, objects)
     };
-    let mut policy = read_policy(&places, &dialect);
-    for statement in &mut policy.statement {
-        match statement.action {
-            Actions::One(GET_OBJECT) => {
-                statement.sid = "PublishTiles";
-                statement.action =
-                    Actions::Several(vec![GET_OBJECT, "s3:PutObject", "s3:DeleteObject"]);
-            }
-            Actions::One(LIST_BUCKET) => statement.sid = "CompareWithWhatIsThere",
-            _ => {}
-        }
-    }
+    let lists = allow("CompareWithWhatIsThere", LIST_BUCKET, buckets);
+    let mut statement = vec![writes, lists];
     if !hints.kms_keys.is_empty() {
-        policy.statement.push(Statement {
+        statement.push(Statement {
             action: Actions::Several(vec!["kms:GenerateDataKey", DECRYPT]),
             ..allow("EncryptTiles", DECRYPT, hints.kms_keys.clone())
         });
     }
-    policy
+    Policy {
+        version: "2012-10-17",
+        statement,
+    }
 }
 
 /// The ARN of the queue at this URL: `https://sqs.eu-west-1.amazonaws.com/123456789012/tiles`. Servers that
@@ -303,12 +343,15 @@ pub fn queue_arn(url: &str, region: &str, partition: &str) -> Option<String> {
         (!path.is_empty()).then_some(("", path))
     })?;
     let account = account.rsplit('/').next()?;
-    let labels: Vec<&str> = host.split('.').collect();
-    let region = match labels.as_slice() {
-        ["sqs" | "sqs-fips", region, "amazonaws", ..] | [region, "queue", "amazonaws", ..] => {
-            region
-        }
-        ["queue", "amazonaws", ..] => "us-east-1",
+    // A region's name ends in a number; those of VPC endpoints do not.
+    let is_region = |label: &&str| {
+        let last = label.rsplit('-').next().unwrap_or_default();
+        label.matches('-').count() >= 2 && last.parse::<u8>().is_ok()
+    };
+    let of_aws = host.contains(".amazonaws.com");
+    let region = match host.split('.').find(is_region) {
+        Some(own) if of_aws => own,
+        None if of_aws => "us-east-1",
         _ => region,
     };
     Some(format!("arn:{partition}:sqs:{region}:{account}:{queue}"))
@@ -321,10 +364,8 @@ mod tests {
     fn need(name: &str, prefix: &str) -> TilesetNeed {
         TilesetNeed {
             name: name.into(),
-            place: ReadPlace {
-                bucket: "acme".into(),
-                prefix: prefix.into(),
-            },
+            bucket: "acme".into(),
+            pattern: format!("{prefix}*"),
             keys: vec![format!("{prefix}0/0/0.png")],
         }
     }
@@ -383,7 +424,10 @@ mod tests {
             Some((arn, Some("acme-7"))),
             vec![need("w", "w/")],
         )]);
-        needs.queue = Some("arn:aws:sqs:eu-west-1:1:q".into());
+        needs.queue = Some(Queue {
+            arn: "arn:aws:sqs:eu-west-1:1:q".into(),
+            role: None,
+        });
         let here = "arn:aws:iam::1:role/server";
         let hints = Hints {
             principals: vec![here.into()],
@@ -404,6 +448,48 @@ mod tests {
         assert_eq!(caller[0]["Resource"], json!([arn]));
         assert_eq!(caller[1]["Action"], json!(QUEUE));
         assert_eq!(caller[2], Value::Null);
+    }
+
+    #[test]
+    fn a_role_that_only_reads_the_queue_is_one_too() {
+        let own = "arn:aws:iam::2:role/tiles";
+        let mut needs = needs(vec![reader(Some((own, None)), vec![need("w", "w/")])]);
+        let for_all = ("arn:aws:iam::3:role/all".to_owned(), Some("x".to_owned()));
+        needs.queue = Some(Queue {
+            arn: "arn:aws:sqs:eu-west-1:1:q".into(),
+            role: Some(for_all.clone()),
+        });
+        let json = printed(&needs, &Hints::default());
+        assert_eq!(json["for"], own);
+        let role = &json["roles"][0];
+        assert_eq!(role["for"], for_all.0);
+        assert_eq!(role["policy"]["Statement"][0]["Action"], json!(QUEUE));
+        assert!(role["policy"]["Statement"][1].is_null());
+        let assume = &json["caller"]["policy"]["Statement"][0];
+        assert_eq!(assume["Resource"], json!([own, for_all.0]));
+    }
+
+    #[test]
+    fn an_archive_is_one_object_and_what_another_covers_is_not_named() {
+        let object = |name: &str, pattern: &str| TilesetNeed {
+            pattern: pattern.into(),
+            ..need(name, "")
+        };
+        let tilesets = vec![
+            object("a", "a.pmtiles"),
+            object("v", "v/*.pmtiles"),
+            object("w", "w/*"),
+            object("x", "w/x/*"),
+        ];
+        let json = printed(&needs(vec![reader(None, tilesets)]), &Hints::default());
+        assert_eq!(
+            json["policy"]["Statement"][0]["Resource"],
+            json!([
+                "arn:aws:s3:::acme/a.pmtiles",
+                "arn:aws:s3:::acme/v/*.pmtiles",
+                "arn:aws:s3:::acme/w/*"
+            ])
+        );
     }
 
     #[test]
@@ -454,6 +540,10 @@ mod tests {
             (
                 "https://queue.amazonaws.com/1/t",
                 "arn:aws:sqs:us-east-1:1:t",
+            ),
+            (
+                "https://vpce-0a1-b2.sqs.us-gov-east-1.vpce.amazonaws.com/1/t",
+                "arn:aws:sqs:us-gov-east-1:1:t",
             ),
             (
                 "http://127.0.0.1:4566/000000000000/t",

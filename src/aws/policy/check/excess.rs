@@ -202,7 +202,11 @@ fn place(pattern: &str, needs: &Needs, wants: &[Want]) -> Option<(String, String
     let is_bucket = wants
         .iter()
         .any(|w| w.action == LIST_BUCKET && w.resources.iter().any(|r| r == pattern));
-    let inside = reads().any(|want| head.starts_with(want.remedy.trim_end_matches('*')));
+    let inside = reads().any(|want| match want.remedy.strip_suffix('*') {
+        Some(prefix) if !is_wild(prefix) => head.starts_with(prefix),
+        // An archive: its own name, or the pattern of its versions'.
+        _ => pattern == want.remedy || want.resources.iter().any(|r| r == pattern),
+    });
     if is_bucket || inside {
         return None;
     }

@@ -1,5 +1,4 @@
-use super::super::least::{Hints, Identity, TilesetNeed, least};
-use super::super::{ReadPlace, Statement as Printed};
+use super::super::least::{Hints, Queue, Reader, TilesetNeed, least};
 use super::*;
 
 const ROLE: &str = "arn:aws:iam::2:role/tiles";
@@ -7,10 +6,8 @@ const ROLE: &str = "arn:aws:iam::2:role/tiles";
 fn needs() -> Needs {
     let need = |name: &str, prefix: &str| TilesetNeed {
         name: name.into(),
-        place: ReadPlace {
-            bucket: "acme".into(),
-            prefix: prefix.into(),
-        },
+        bucket: "acme".into(),
+        pattern: format!("{prefix}*"),
         keys: vec![format!("{prefix}0/0/0.png"), format!("{prefix}5/9/9.png")],
     };
     Needs {
@@ -50,7 +47,10 @@ fn only(statements: &str, words: &[&str]) {
 #[test]
 fn what_is_printed_passes() {
     let mut needs = needs();
-    needs.queue = Some("arn:aws:sqs:eu-west-1:1:q".into());
+    needs.queue = Some(Queue {
+        arn: "arn:aws:sqs:eu-west-1:1:q".into(),
+        role: None,
+    });
     needs.readers.push(Reader {
         role: Some((ROLE.into(), Some("id".into()))),
         tilesets: needs.readers[0].tilesets.clone(),
@@ -60,7 +60,6 @@ fn what_is_printed_passes() {
         ..Hints::default()
     };
     let printed = least(&needs, &hints);
-    let _: &Printed = &printed.main.policy.statement[0];
     for identity in std::iter::once(&printed.main).chain(&printed.roles) {
         let json = identity.policy.to_json();
         assert_eq!(check(&json, &needs, &identity.whose), Ok(vec![]), "{json}");
@@ -68,6 +67,27 @@ fn what_is_printed_passes() {
     // All that the command prints can be handed back too.
     let whole = serde_json::to_string(&printed).unwrap();
     assert_eq!(check(&whole, &needs, Identity::SERVER), Ok(vec![]));
+}
+
+#[test]
+fn an_archive_is_one_object() {
+    let mut needs = needs();
+    needs.readers[0].tilesets = vec![TilesetNeed {
+        name: "w".into(),
+        bucket: "acme".into(),
+        pattern: "w.pmtiles".into(),
+        keys: vec!["w.pmtiles".into()],
+    }];
+    let with = |resource: &str| {
+        let text = format!(
+            r#"{{"Version":"2012-10-17","Statement":[{LIST},
+               {{"Effect":"Allow","Action":"s3:GetObject","Resource":"arn:aws:s3:::acme/{resource}"}}]}}"#
+        );
+        lines(&text, &needs)
+    };
+    assert!(with("w.pmtiles").is_empty());
+    assert!(with("*")[0].contains("wider than the tilesets' own"));
+    assert!(with("w")[1].contains("nothing allows `s3:GetObject` on tileset `w`"));
 }
 
 #[test]
