@@ -12,7 +12,9 @@ mod demo;
 mod doctor;
 mod events;
 mod login;
+pub mod needs;
 mod origin;
+pub mod publish;
 mod tls;
 
 use std::io;

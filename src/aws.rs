@@ -15,6 +15,7 @@ pub mod policy;
 pub mod presign;
 mod refusal;
 mod source;
+pub mod upload;
 pub mod vending;
 mod words;
 

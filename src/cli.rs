@@ -3,10 +3,13 @@
 //! Invariant: exit code 0 is done, 1 finished with failures, 2 wrong usage or config. Results go to stdout,
 //! everything else to stderr, in colour on a terminal alone, and never with a secret.
 
+mod admin;
 #[cfg(feature = "demo")]
 mod demo;
 mod doctor;
+mod iam_policy;
 mod prompt;
+mod publish;
 mod purge;
 mod serve;
 mod token;
@@ -65,6 +68,8 @@ enum Command {
     Demo(demo::DemoArgs),
     Serve(serve::ServeArgs),
     Doctor(doctor::DoctorArgs),
+    IamPolicy(iam_policy::IamPolicyArgs),
+    Publish(publish::PublishArgs),
     Purge(purge::PurgeArgs),
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -165,6 +170,8 @@ pub fn run() -> ExitCode {
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::IamPolicy(args) => iam_policy::run(args),
+        Command::Publish(args) => publish::run(args),
         Command::Purge(args) => purge::run(args),
         Command::Serve(args) => serve::run(&args),
         Command::Token(command) => token::run(&command),

@@ -12,8 +12,8 @@ mod cluster;
 mod events;
 mod item;
 mod login;
-mod not_yet;
 mod problem;
+mod publish;
 mod quotas;
 mod secret;
 mod section;
@@ -37,6 +37,7 @@ pub use cluster::ClusterConfig;
 pub use events::EventsConfig;
 pub use login::{IssuerKeySource, Login, LoginGrants, LoginIssuer, LoginOidc};
 pub use problem::{ConfigProblems, Problem};
+pub use publish::PublishConfig;
 pub use quotas::QuotaConfig;
 pub use secret::SecretValue;
 pub use section::Surroundings;
@@ -71,6 +72,8 @@ pub struct Config {
     pub cluster: Option<ClusterConfig>,
     /// `[events]`; none: changes are seen when a tile is stale.
     pub events: Option<EventsConfig>,
+    /// `[publish]`: for `tilekeep publish` alone.
+    pub publish: PublishConfig,
     /// `[tilesets.*]` in the order of the file, at least one.
     pub tilesets: Vec<TilesetConfig>,
 }
@@ -81,11 +84,24 @@ impl Config {
         with_file(path, Self::parse)
     }
 
+    /// As [`Config::load`], for commands that need no secrets and may run where there are none: one whose
+    /// variable is not set, or whose file cannot be read, counts as absent.
+    pub fn load_without_secrets(path: &Path) -> Result<Self, ConfigProblems> {
+        with_file(path, |text, file, around| {
+            let table = table(text, file)?;
+            let reader = Reader::new(text, around).without_secrets();
+            Self::finish(reader, &table, file)
+        })
+    }
+
     /// Reads and checks a text. `file` is what problems call it.
     pub fn parse(text: &str, file: &str, around: Surroundings<'_>) -> Result<Self, ConfigProblems> {
         let table = table(text, file)?;
-        let reader = Reader::new(text, around);
-        let config = Self::read(&Section::root(&reader, &table));
+        Self::finish(Reader::new(text, around), &table, file)
+    }
+
+    fn finish(reader: Reader<'_>, table: &DeTable<'_>, file: &str) -> Result<Self, ConfigProblems> {
+        let config = Self::read(&Section::root(&reader, table));
         let problems = reader.into_problems();
         if problems.is_empty() {
             Ok(config)
@@ -112,6 +128,7 @@ impl Config {
             cloudfront: None,
             cluster: ClusterConfig::read(&root.section("cluster")),
             events: EventsConfig::read(&root.section("events")),
+            publish: PublishConfig::read(&root.section("publish")),
         };
         // A tileset that was refused is not in `config`, but its name is right.
         if let Some(name) = &config.server.default_tileset

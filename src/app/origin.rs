@@ -69,20 +69,8 @@ async fn s3_origin(
     timing: Timing,
     metrics: &Arc<Metrics>,
 ) -> Result<FromAws, AppError> {
-    let role = |role: &config::AssumeRole| AssumeRole {
-        arn: role.arn.clone(),
-        external_id: role.external_id.clone(),
-        session_name: role.session_name.clone(),
-        duration: role.duration,
-    };
     let for_all = config.aws.assume_role.as_ref();
-    let settings = AwsSettings {
-        region: config.aws.region.clone(),
-        endpoint_url: config.aws.endpoint_url.clone(),
-        sts_endpoint_url: config.aws.sts_endpoint_url.clone(),
-        path_style: config.aws.path_style,
-        assume_role: for_all.map(role),
-    };
+    let settings = aws_settings(config);
     // Each role is narrowed to what the tilesets that it reads need, whoever asks for one of them.
     let reads = |with: Option<&config::AssumeRole>| -> Vec<ReadPlace> {
         let those = config.tilesets.iter();
@@ -149,6 +137,27 @@ impl Origin for Routed {
             Some(_) => self.archives.fetch(request),
             None => self.objects.fetch(request),
         }
+    }
+}
+
+/// `[aws]`, as [`Aws::load`] takes it.
+pub(super) fn aws_settings(config: &Config) -> AwsSettings {
+    AwsSettings {
+        region: config.aws.region.clone(),
+        endpoint_url: config.aws.endpoint_url.clone(),
+        sts_endpoint_url: config.aws.sts_endpoint_url.clone(),
+        path_style: config.aws.path_style,
+        assume_role: config.aws.assume_role.as_ref().map(role),
+    }
+}
+
+/// A configured role, as [`Aws`] takes it.
+pub(super) fn role(role: &config::AssumeRole) -> AssumeRole {
+    AssumeRole {
+        arn: role.arn.clone(),
+        external_id: role.external_id.clone(),
+        session_name: role.session_name.clone(),
+        duration: role.duration,
     }
 }
 

@@ -4,9 +4,23 @@
 //! becomes wider, never wrong. Left out on purpose: whether the role's own policy allows as much. A
 //! session policy narrows the role's, it grants nothing.
 
+mod actions;
+mod check;
+mod conditions;
+mod document;
+mod least;
+mod pattern;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+
+pub use self::check::{Finding, Sort, check};
+pub use self::document::Unusable;
+pub use self::least::{
+    Hints, Identity, Least, Needs, Queue, Reader, TilesetNeed, least, publishing, queue_arn,
+};
+pub(crate) use self::pattern::matches;
 
 /// AWS's bound on an inline session policy, in characters. The packed size that AWS also bounds is
 /// reached later by a policy without tags.
@@ -45,10 +59,21 @@ pub struct Policy {
 pub struct Statement {
     sid: &'static str,
     effect: &'static str,
-    action: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    principal: Option<serde_json::Value>,
+    action: Actions,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     resource: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     condition: Option<serde_json::Value>,
+}
+
+/// One action or several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+enum Actions {
+    One(&'static str),
+    Several(Vec<&'static str>),
 }
 
 impl Policy {
@@ -72,24 +97,20 @@ pub fn read_policy(places: &[ReadPlace], dialect: &Dialect) -> Policy {
     let partition = &dialect.partition;
     let objects = places
         .iter()
-        .map(|place| format!("arn:{partition}:s3:::{}/{}*", place.bucket, place.prefix))
+        .map(|place| objects_arn(partition, &place.bucket, &place.prefix) + "*")
         .collect();
-    let mut buckets: Vec<_> = places
+    let buckets = places
         .iter()
-        .map(|place| format!("arn:{partition}:s3:::{}", place.bucket))
+        .map(|place| bucket_arn(partition, &place.bucket))
         .collect();
-    buckets.dedup();
-    let mut statement = vec![
-        allow("ReadTiles", "s3:GetObject", objects),
-        allow("TellMissingFromForbidden", "s3:ListBucket", buckets),
-    ];
+    let mut statement = reading(objects, buckets);
     if dialect.kms {
         let through_s3 = serde_json::json!({
             "StringLike": { "kms:ViaService": "s3.*.amazonaws.com*" }
         });
         statement.push(Statement {
             condition: Some(through_s3),
-            ..allow("DecryptThroughS3", "kms:Decrypt", vec!["*".into()])
+            ..allow("DecryptThroughS3", actions::DECRYPT, vec!["*".into()])
         });
     }
     Policy {
@@ -135,14 +156,42 @@ impl ReadPlace {
     }
 }
 
+/// What reads these objects, in these buckets, the latter in order.
+fn reading(objects: Vec<String>, mut buckets: Vec<String>) -> Vec<Statement> {
+    buckets.dedup();
+    vec![
+        allow("ReadTiles", actions::GET_OBJECT, objects),
+        allow("TellMissingFromForbidden", actions::LIST_BUCKET, buckets),
+    ]
+}
+
 fn allow(sid: &'static str, action: &'static str, resource: Vec<String>) -> Statement {
     Statement {
         sid,
         effect: "Allow",
-        action,
+        principal: None,
+        action: Actions::One(action),
         resource,
         condition: None,
     }
+}
+
+/// A bucket's ARN; an access point is named by its own.
+fn bucket_arn(partition: &str, bucket: &str) -> String {
+    if bucket.starts_with("arn:") {
+        return bucket.to_owned();
+    }
+    format!("arn:{partition}:s3:::{bucket}")
+}
+
+/// What the ARNs of objects begin with whose keys begin so.
+fn objects_arn(partition: &str, bucket: &str, prefix: &str) -> String {
+    let below = if bucket.starts_with("arn:") {
+        "object/"
+    } else {
+        ""
+    };
+    format!("{}/{below}{prefix}", bucket_arn(partition, bucket))
 }
 
 /// How much a session policy had to be widened to fit.
@@ -335,6 +384,17 @@ mod tests {
                 "{bucket}/{prefix}"
             );
         }
+    }
+
+    #[test]
+    fn an_access_point_is_named_by_its_own_arn() {
+        let point = "arn:aws:s3:eu-west-1:123456789012:accesspoint/tiles";
+        let json = read_policy(&[place(point, "w/")], &aws(false)).to_json();
+        assert!(
+            json.contains(&format!(r#"["{point}/object/w/*"]"#)),
+            "{json}"
+        );
+        assert!(json.contains(&format!(r#"["{point}"]"#)), "{json}");
     }
 
     #[test]

@@ -1,27 +1,14 @@
 //! `tilekeep purge`: drops tiles from a running server's caches.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use bytes::Bytes;
 use clap::Args;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
-use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use http::Uri;
 
+use super::admin::Admin;
 use super::{Failure, block_on, print};
 use crate::cluster::Handed;
 use crate::http::purge::{MAX_TILES, PurgeReport, PurgeRequest};
-
-/// The environment variable with the admin token.
-const TOKEN: &str = "TILEKEEP_ADMIN_TOKEN";
-
-/// For connecting and for the whole: a purge looks at every entry.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Drop tiles from a running server's caches.
 ///
@@ -83,7 +70,8 @@ pub(super) fn run(args: PurgeArgs) -> Result<(), Failure> {
         tiles,
         soft: args.soft,
     };
-    let report = block_on(send(&args.admin, &request))??;
+    let admin = Admin::from_environment(&args.admin)?;
+    let report: PurgeReport = block_on(admin.post("/purge", &request))??;
     if args.json {
         print(&serde_json::to_string(&report).unwrap_or_default())?;
     } else {
@@ -134,76 +122,6 @@ fn read_tiles(path: &std::path::Path) -> Result<Vec<String>, Failure> {
     Ok(tiles)
 }
 
-async fn send(admin: &Uri, purge: &PurgeRequest) -> Result<PurgeReport, Failure> {
-    let (Some("http"), Some(authority)) = (admin.scheme_str(), admin.authority()) else {
-        return Err(Failure::Usage(
-            "--admin: an address like http://127.0.0.1:9090; the admin side speaks plain HTTP"
-                .to_owned(),
-        ));
-    };
-    // The address is printed with every error and sent as `Host`: no place for a password.
-    if authority.as_str().contains('@') {
-        return Err(Failure::Usage(format!(
-            "--admin: leave user and password out of the address, like http://{}; the admin side takes the \
-             server's `admin_token`: put it into {TOKEN}",
-            authority.as_str().rsplit('@').next().unwrap_or_default()
-        )));
-    }
-    let address = format!(
-        "{}:{}",
-        authority.host(),
-        authority.port_u16().unwrap_or(80)
-    );
-    let unreachable = |what: &dyn std::fmt::Display| {
-        Failure::Failed(format!(
-            "{admin}: {what}; is that the server's `admin_listen`?"
-        ))
-    };
-    let stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(&address)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(unreachable(&error)),
-        Err(_) => return Err(unreachable(&"no answer")),
-    };
-    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(|error| unreachable(&error))?;
-    tokio::spawn(connection);
-
-    let mut request = Request::post("/purge")
-        .header(HOST, authority.as_str())
-        .header(CONTENT_TYPE, "application/json");
-    if let Ok(token) = std::env::var(TOKEN) {
-        request = request.header(AUTHORIZATION, format!("Bearer {}", token.trim()));
-    }
-    let body = serde_json::to_vec(purge).map_err(|error| Failure::failed(&error))?;
-    let request = request
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|_| Failure::Usage(format!("{TOKEN}: not a token that a header can carry")))?;
-    let answer = async {
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|e| Failure::failed(&e))?;
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, 64 * 1024).collect().await;
-        let body = body.map_err(|e| Failure::Failed(e.to_string()))?.to_bytes();
-        Ok::<_, Failure>((head.status, body))
-    };
-    let (status, body) = timeout(TIMEOUT, answer)
-        .await
-        .map_err(|_| Failure::Failed(format!("{admin}: no answer within {TIMEOUT:?}")))??;
-    match status {
-        StatusCode::OK => serde_json::from_slice(&body).map_err(|error| Failure::failed(&error)),
-        StatusCode::UNAUTHORIZED => Err(Failure::Failed(format!(
-            "{admin}: it asks for a token: put the server's `admin_token` into {TOKEN}"
-        ))),
-        _ => {
-            let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-            let detail = problem["detail"].as_str().unwrap_or("no reason given");
-            Err(Failure::Failed(format!("{admin}: {status}: {detail}")))
-        }
-    }
-}
-
 fn zooms(text: &str) -> Result<(u8, u8), String> {
     let (min, max) = text.split_once('-').unwrap_or((text, text));
     let zoom = |text: &str| {
@@ -228,22 +146,6 @@ fn bbox(text: &str) -> Result<[f64; 4], String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn a_password_in_the_address_is_refused_unsent_and_unrepeated() {
-        let admin = Uri::from_static("http://anna:hunter2@127.0.0.1:1/");
-        let Err(Failure::Usage(text)) = send(&admin, &PurgeRequest::default()).await else {
-            panic!("wrong usage");
-        };
-        assert!(
-            text.contains("like http://127.0.0.1:1;") && text.contains(TOKEN),
-            "{text}"
-        );
-        assert!(
-            !text.contains("hunter2") && !text.contains("anna"),
-            "{text}"
-        );
-    }
 
     #[test]
     fn zooms_and_areas_are_read() {

@@ -212,6 +212,9 @@ impl Item<'_> {
         let value = [
             table.read("env", Item::variable),
             table.read("file", |item| {
+                if self.reader.without_secrets && std::fs::File::open(item.path()?).is_err() {
+                    return None;
+                }
                 let path = item.readable()?;
                 item.filled(item.contents(&path)?.trim_end_matches(['\n', '\r']))
             }),
@@ -230,6 +233,9 @@ impl Item<'_> {
         let name = self.word()?;
         if let Some(value) = (self.reader.around.env)(&name) {
             return self.filled(&value);
+        }
+        if self.reader.without_secrets {
+            return None;
         }
         // What does not look like a name may be the secret itself: not repeated.
         let part = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';

@@ -1,6 +1,6 @@
 //! Reading a table key by key: a [`Section`] hands out [`Item`]s and remembers which keys were asked for.
 //!
-//! Invariant: every key of the file was asked for, or is reported as unknown (or as not built yet) when its
+//! Invariant: every key of the file was asked for, or is reported as unknown when its
 //! section is dropped; a value that is refused counts as absent and reading goes on, so that one pass finds
 //! every problem. What values may look like is in `item.rs`.
 
@@ -9,7 +9,6 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use super::not_yet;
 use super::problem::{Problem, join, locate};
 
 /// What of the machine a configuration may look at.
@@ -25,6 +24,8 @@ pub struct Surroundings<'a> {
 pub(super) struct Reader<'a> {
     text: &'a str,
     pub(super) around: Surroundings<'a>,
+    /// Whether a secret that is not at hand counts as absent rather than as a problem.
+    pub(super) without_secrets: bool,
     problems: RefCell<Vec<Problem>>,
 }
 
@@ -33,7 +34,16 @@ impl<'a> Reader<'a> {
         Self {
             text,
             around,
+            without_secrets: false,
             problems: RefCell::default(),
+        }
+    }
+
+    /// The same, for who needs no secrets.
+    pub(super) fn without_secrets(self) -> Self {
+        Self {
+            without_secrets: true,
+            ..self
         }
     }
 
@@ -93,7 +103,7 @@ impl<'a> Section<'a> {
         at: Option<usize>,
         table: Option<&'a DeTable<'a>>,
     ) -> Self {
-        let section = Self {
+        Self {
             reader,
             name: (parent.to_owned(), name.to_owned()),
             path: join(parent, name),
@@ -102,26 +112,13 @@ impl<'a> Section<'a> {
             table,
             asked: RefCell::default(),
             open: false,
-        };
-        for (key, value) in table.into_iter().flatten() {
-            if section.not_yet(key.get_ref(), value.get_ref()) {
-                section.refuse(key.get_ref(), not_yet::WHAT, not_yet::REMEDY);
-            }
         }
-        section
     }
 
-    fn not_yet(&self, key: &str, value: &DeValue<'_>) -> bool {
-        not_yet::is(&self.kind, key, value.as_str())
-    }
-
-    /// The key's value, unless absent or of a feature that is not built yet.
+    /// The key's value, unless absent.
     fn item(&self, key: &'static str) -> Option<Item<'a>> {
         self.asked.borrow_mut().push(key);
         let value = self.table?.get(key)?;
-        if self.not_yet(key, value.get_ref()) {
-            return None;
-        }
         Some(Item {
             reader: self.reader,
             section: self.path.clone(),
@@ -241,9 +238,9 @@ impl Drop for Section<'_> {
             return;
         }
         let asked = self.asked.borrow();
-        for (key, value) in self.table.into_iter().flatten() {
+        for (key, _) in self.table.into_iter().flatten() {
             let name: &str = key.get_ref();
-            if asked.contains(&name) || self.not_yet(name, value.get_ref()) {
+            if asked.contains(&name) {
                 continue;
             }
             let remedy = match nearest(name, asked.iter().copied()) {

@@ -3,6 +3,7 @@
 
 mod inverse;
 
+
 use std::fmt::Write as _;
 
 use super::{Scale, TileCoord, TileFormat};

@@ -79,6 +79,8 @@ fn arrows_point_one_way() {
     }
     never_in("cache", &["crate::auth", "StatusCode"]);
     never_in("auth", &["crate::cache", "crate::origin", "StatusCode"]);
+    never_in("publish", &upper);
+    never_in("publish", &["crate::cache", "crate::auth", "StatusCode"]);
     never_in("origin", &["crate::cache", "crate::auth"]);
     never_in(
         "tile",

@@ -26,6 +26,8 @@ mod embedded_sts;
 mod endings;
 mod events;
 mod house;
+#[cfg(feature = "demo")]
+mod iam_policy;
 mod issuer_keys;
 mod issuers;
 mod oidc;
@@ -34,6 +36,8 @@ mod origin_contract;
 #[cfg(feature = "demo")]
 mod origin_s3;
 mod peers;
+#[cfg(feature = "demo")]
+mod publish;
 mod quota_simulation;
 mod quotas;
 mod real_servers;

@@ -260,6 +260,10 @@ pub(super) const RULES: &[(&str, &str)] = &[
         "quotas[0].tiles_per_hour:3",
     ),
     ("[quotas]\nname = 'a'", "quotas:1"),
+    (
+        "[publish]\nadmin_urls = ['https://a:9090', 'http://a:9090/x']\nadmin_url = 1",
+        "publish.admin_url:3 publish.admin_urls[0]:2 publish.admin_urls[1]:2",
+    ),
     ("[events]\nsqs_queue_url = 'q'", "events.sqs_queue_url:2"),
     (
         "[events]\nsqs_endpoint_url = 'http://127.0.0.1:4566'",
@@ -269,8 +273,6 @@ pub(super) const RULES: &[(&str, &str)] = &[
         "[events]\nsqs_queue_url = 'https://h/1/q'\nsqs_endpoint_url = 'h'",
         "events.sqs_endpoint_url:3",
     ),
-    // Of features that are not built yet: refused, not ignored.
-    ("[publish]\nadmin_urls = []", "publish:1"),
     (
         "[tilesets.w2]\nbucket = 'b'\narchive = 'w.pmtiles'\naccess = 'public'",
         "tilesets.w2.format:1",
