@@ -28,6 +28,7 @@
 //! [`cluster`] carries what nodes share, and knows none of them.
 
 pub mod app;
+pub mod archive;
 pub mod auth;
 pub mod aws;
 pub mod cache;

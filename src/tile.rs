@@ -7,6 +7,7 @@ mod bounds;
 mod coord;
 mod format;
 mod key;
+pub mod pmtiles;
 mod template;
 mod tilejson;
 mod tileset;
