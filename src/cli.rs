@@ -5,6 +5,7 @@
 
 #[cfg(feature = "demo")]
 mod demo;
+mod prefetch;
 mod prompt;
 mod purge;
 mod serve;
@@ -61,6 +62,7 @@ enum Command {
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
     Serve(serve::ServeArgs),
+    Prefetch(Box<prefetch::PrefetchArgs>),
     Purge(purge::PurgeArgs),
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -160,6 +162,7 @@ pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(args),
+        Command::Prefetch(args) => prefetch::run(*args),
         Command::Purge(args) => purge::run(args),
         Command::Serve(args) => serve::run(&args),
         Command::Token(command) => token::run(&command),

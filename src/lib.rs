@@ -43,5 +43,6 @@ pub mod http;
 pub mod log;
 pub mod metrics;
 pub mod origin;
+pub mod prefetch;
 pub mod shutdown;
 pub mod tile;

@@ -119,6 +119,7 @@ fn each_big_dependency_has_one_home() {
     );
     only_in(&["cache/memory.rs"], &["moka::"]);
     only_in(&["cache/disk"], &["lru::", "LruCache"]);
+    only_in(&["tile/coverage"], &["geo::", "geojson::{"]);
     only_in(&["metrics.rs"], &["prometheus::"]);
     only_in(&["cluster"], &["redis::"]);
 }
