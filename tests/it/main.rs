@@ -28,6 +28,7 @@ mod origin_contract;
 #[cfg(feature = "demo")]
 mod origin_s3;
 mod peers;
+mod prefetch;
 mod quota_simulation;
 mod quotas;
 mod real_servers;

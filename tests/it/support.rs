@@ -121,7 +121,8 @@ pub fn token(claims: &Claims) -> String {
     keys().mint(claims).unwrap()
 }
 
-fn keys() -> KeyRing {
+/// The keys behind [`token`].
+pub fn keys() -> KeyRing {
     let material = KeyMaterial::Hs256 {
         secret: Secret::new(KEY),
     };
