@@ -95,8 +95,11 @@ pub(super) struct PrefetchArgs {
     get_price: f64,
 
     /// Keep the place in this file, and go on from there when it is there.
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
-    resume: Option<PathBuf>,
+    ///
+    /// Without a name it is tilekeep-prefetch.resume; an archive keeps its place itself, in FILE.partial.
+    #[arg(long, value_name = "FILE")]
+    #[allow(clippy::option_option, reason = "the argument, and its value")]
+    resume: Option<Option<PathBuf>>,
 
     /// Requests at a time, at most.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -406,11 +409,10 @@ fn runner(args: &PrefetchArgs, pool: &Arc<Pool>, plan: &Arc<Plan>) -> Result<Run
 
 /// Where the place is kept. An archive keeps its own, beside it.
 fn resume_file(args: &PrefetchArgs) -> Option<PathBuf> {
-    let named = args.resume.as_ref()?;
-    if !named.as_os_str().is_empty() {
-        return Some(named.clone());
+    match args.resume.as_ref()? {
+        Some(named) => Some(named.clone()),
+        None => args.output.is_none().then(|| PathBuf::from(RESUME)),
     }
-    args.output.is_none().then(|| PathBuf::from(RESUME))
 }
 
 fn seed() -> Result<u64, Failure> {

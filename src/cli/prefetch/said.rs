@@ -1,6 +1,7 @@
 //! Plans and reports in words.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use serde_json::json;
 
@@ -166,11 +167,7 @@ pub(super) fn ending(report: &Report, args: &PrefetchArgs) -> String {
         ),
         (Some(_), _) => "the archive is written without them".to_owned(),
         (None, Some(file)) => {
-            let file = if file.as_os_str().is_empty() {
-                RESUME.to_owned()
-            } else {
-                file.display().to_string()
-            };
+            let file = file.as_deref().unwrap_or(Path::new(RESUME)).display();
             format!("the same command with --resume {file} goes on where it ended")
         }
         (None, None) => {

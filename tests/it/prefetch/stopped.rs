@@ -42,7 +42,7 @@ async fn a_run_that_is_killed_again_and_again_comes_to_its_end() {
     assert!(!resume.exists());
 
     std::fs::write(&resume, "").unwrap();
-    let child = begin(&server, &token(&claims()), &format!("{args} --rate 50"));
+    let child = begin(&server, &token(&claims()), &args.replace("400", "50"));
     until(|| std::fs::metadata(&resume).unwrap().len() > 0).await;
     let other = prefetch(&server, &args.replace("0-4", "0-3")).await;
     assert_eq!(other.code, Some(2));
@@ -93,23 +93,23 @@ async fn an_interrupted_run_finishes_what_is_open_and_says_how_to_go_on() {
 
 #[tokio::test]
 async fn a_session_that_ends_under_way_ends_the_run_unless_it_can_sign_in_again() {
-    let origin = origin_of(world());
-    let server = server(&origin).await;
-    let slow = format!("{WORLD} --rate 100");
-    let token_run = begin(&server, &token(&claims()), &slow);
-    let user_run = begin(&server, "", &format!("{slow} --user anna"));
-    until(|| origin.calls() > 10).await;
-    server.clock.advance(Duration::from_secs(2 * 86_400));
-    let stopped = ended(token_run).await;
+    let under_way = async |token: &str, who: &str| {
+        let origin = origin_of(world());
+        let server = server(&origin).await;
+        let run = begin(&server, token, &format!("{WORLD} --rate 100 {who}"));
+        until(|| origin.calls() > 10).await;
+        server.clock.advance(Duration::from_secs(2 * 86_400));
+        let said = ended(run).await;
+        server.stop().await;
+        said
+    };
+    let stopped = under_way(&token(&claims()), "").await;
     assert_eq!(stopped.code, Some(1), "{stopped:?}");
-    assert!(
-        stopped.json["stopped"].as_str().unwrap().contains("401"),
-        "{stopped:?}"
-    );
-    let renewed = ended(user_run).await;
+    let why = stopped.json["stopped"].as_str().unwrap();
+    assert!(why.contains("401"), "{stopped:?}");
+    let renewed = under_way("", "--user anna").await;
     assert_eq!(renewed.code, Some(0), "{renewed:?}");
     counts(&renewed, &[("failed", 0)]);
-    server.stop().await;
 }
 
 #[tokio::test]
