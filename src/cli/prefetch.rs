@@ -43,7 +43,8 @@ TILEKEEP_PASSWORD or typed. Exit codes: 0 done, 1 finished with failures (listed
 pub(super) struct PrefetchArgs {
     /// The server's public address.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
-    url: ServerUrl,
+    // Not read by clap, whose error would repeat a password in it.
+    url: String,
 
     /// The tileset; again for more than one.
     #[arg(long, value_name = "NAME", required = true)]
@@ -154,14 +155,19 @@ pub(super) fn run(args: PrefetchArgs) -> Result<(), Failure> {
             path.display()
         )));
     }
+    let url: ServerUrl = args
+        .url
+        .parse()
+        .map_err(|error| Failure::Usage(format!("--url: {error}")))?;
     let zooms = args.zoom.unwrap_or((0, MAX_ZOOM));
     let coverage = coverage(&args)?;
-    let pool = Arc::new(pool(&args)?);
-    block_on(prefetch(args, coverage, zooms, pool))?
+    let pool = Arc::new(pool(&args, &url)?);
+    block_on(prefetch(args, &url, coverage, zooms, pool))?
 }
 
 async fn prefetch(
     args: PrefetchArgs,
+    url: &ServerUrl,
     coverage: Coverage,
     zooms: (u8, u8),
     pool: Arc<Pool>,
@@ -177,11 +183,11 @@ async fn prefetch(
                 .map_err(|error| Failure::failed(&error))?,
         );
     }
-    let plan = Arc::new(plan(&args, tilesets, &coverage, zooms)?);
+    let plan = Arc::new(plan(&args, url, tilesets, &coverage, zooms)?);
     if args.dry_run {
         return dry_run(&args, &pool, &plan).await;
     }
-    let runner = runner(&args, &pool, &plan)?;
+    let runner = runner(&args, url, &pool, &plan)?;
     let (trigger, end) = shutdown::channel();
     let watched = end.clone();
     trigger
@@ -268,7 +274,7 @@ fn shortened(line: &str) -> String {
     line.chars().take(40).collect()
 }
 
-fn pool(args: &PrefetchArgs) -> Result<Pool, Failure> {
+fn pool(args: &PrefetchArgs, url: &ServerUrl) -> Result<Pool, Failure> {
     let usage = |error: &dyn std::fmt::Display| Failure::Usage(error.to_string());
     let log_in = match &args.user {
         None => None,
@@ -284,13 +290,10 @@ fn pool(args: &PrefetchArgs) -> Result<Pool, Failure> {
         Credential::find(args.token_file.as_deref(), variable.as_deref())
             .map_err(|error| usage(&error))?
     };
-    if !args.url.is_https()
-        && !args.url.is_loopback()
-        && (log_in.is_some() || credential.is_secret())
-    {
+    if !url.is_https() && !url.is_loopback() && (log_in.is_some() || credential.is_secret()) {
         eprintln!(
             "warning: {} is not https: whoever can listen on the way sees the session",
-            args.url
+            url
         );
     }
     let protocol = if args.http == "2" {
@@ -298,7 +301,7 @@ fn pool(args: &PrefetchArgs) -> Result<Pool, Failure> {
     } else {
         Protocol::Http1
     };
-    let client = Client::new(args.url.clone(), protocol);
+    let client = Client::new(url.clone(), protocol);
     Ok(Pool::new(
         client,
         credential,
@@ -322,11 +325,12 @@ fn password(user: &str) -> Result<String, Failure> {
 
 fn plan(
     args: &PrefetchArgs,
+    url: &ServerUrl,
     tilesets: Vec<TilesetFacts>,
     coverage: &Coverage,
     zooms: (u8, u8),
 ) -> Result<Plan, Failure> {
-    let url = args.url.to_string();
+    let url = url.to_string();
     let output = args.output.as_ref().map(|path| path.display().to_string());
     let doing = if args.stale_only { "stale" } else { "tiles" };
     let words = [url.as_str(), doing, output.as_deref().unwrap_or("")];
@@ -376,7 +380,12 @@ async fn dry_run(args: &PrefetchArgs, pool: &Pool, plan: &Plan) -> Result<(), Fa
     print(&said::plan(plan, estimated.as_ref(), args.get_price))
 }
 
-fn runner(args: &PrefetchArgs, pool: &Arc<Pool>, plan: &Arc<Plan>) -> Result<Runner, Failure> {
+fn runner(
+    args: &PrefetchArgs,
+    url: &ServerUrl,
+    pool: &Arc<Pool>,
+    plan: &Arc<Plan>,
+) -> Result<Runner, Failure> {
     let mode = match &args.output {
         Some(path) => Mode::Export {
             path: path.clone(),
@@ -402,7 +411,7 @@ fn runner(args: &PrefetchArgs, pool: &Arc<Pool>, plan: &Arc<Plan>) -> Result<Run
         seed: seed()?,
     };
     let (pool, plan) = (Arc::clone(pool), Arc::clone(plan));
-    let server = args.url.to_string();
+    let server = url.to_string();
     Runner::new(pool, plan, settings, resume, &server, Clock::System)
         .map_err(|error| Failure::Usage(error.to_string()))
 }

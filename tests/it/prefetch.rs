@@ -63,8 +63,13 @@ struct Said {
 fn begin(server: &Running, token: &str, args: &str) -> Child {
     let url = format!("http://{}", server.addresses.public);
     Command::new(env!("CARGO_BIN_EXE_tilekeep"))
-        .args(["prefetch", "--tileset", "world", "--json", "--url", &url])
+        .args(["prefetch", "--tileset", "world", "--json"])
         .args(args.split_whitespace())
+        .args(if args.contains("--url") {
+            &[][..]
+        } else {
+            &["--url", &url]
+        })
         .env("TILEKEEP_TOKEN", token)
         .env("TILEKEEP_PASSWORD", "secret")
         .stdin(Stdio::null())
@@ -150,6 +155,9 @@ async fn what_the_server_does_not_have_is_not_asked_for() {
     let nobody = ended(begin(&server, "a.b.c", WORLD)).await;
     assert_eq!(nobody.code, Some(1));
     assert!(nobody.stderr.contains("TILEKEEP_TOKEN") && !nobody.stderr.contains("a.b.c"));
+    let password = prefetch(&server, &format!("{WORLD} --url http://anna:hunter2@h")).await;
+    assert_eq!(password.code, Some(2));
+    assert!(!password.stderr.contains("hunter2"), "{password:?}");
     server.stop().await;
 }
 
