@@ -208,12 +208,12 @@ mod tests {
         }
         assert_eq!(pace.admit(at(3)), Admission::At(at(3002)));
         let mut rounds = Vec::new();
-        for round in 0..5 {
+        for round in 0..6 {
             let count = begun(&mut pace, at(3002 + round));
             (0..count).for_each(|_| pace.answered());
             rounds.push(count);
         }
-        assert_eq!(rounds, [1, 2, 4, 8, 9], "doubling ends at half");
+        assert_eq!(rounds, [1, 2, 4, 8, 8, 9], "doubling ends at half");
     }
 
     #[test]
