@@ -62,14 +62,15 @@ struct Said {
 
 fn begin(server: &Running, token: &str, args: &str) -> Child {
     let url = format!("http://{}", server.addresses.public);
+    let given: &[&str] = if args.contains("--url") {
+        &[]
+    } else {
+        &["--url", &url]
+    };
     Command::new(env!("CARGO_BIN_EXE_tilekeep"))
         .args(["prefetch", "--tileset", "world", "--json"])
         .args(args.split_whitespace())
-        .args(if args.contains("--url") {
-            &[][..]
-        } else {
-            &["--url", &url]
-        })
+        .args(given)
         .env("TILEKEEP_TOKEN", token)
         .env("TILEKEEP_PASSWORD", "secret")
         .stdin(Stdio::null())

@@ -15,7 +15,7 @@ async fn a_run_that_is_killed_again_and_again_comes_to_its_end() {
     let server = server(&origin).await;
     let folder = tempfile::tempdir().unwrap();
     let resume = folder.path().join("resume");
-    let args = format!("{WORLD} --rate 400 --resume {}", resume.display());
+    let args = format!("{WORLD} --rate 100 --resume {}", resume.display());
     let (mut kills, mut before) = (0, 0);
     let said = loop {
         let mut child = begin(&server, &token(&claims()), &args);
@@ -42,7 +42,7 @@ async fn a_run_that_is_killed_again_and_again_comes_to_its_end() {
     assert!(!resume.exists());
 
     std::fs::write(&resume, "").unwrap();
-    let child = begin(&server, &token(&claims()), &args.replace("400", "50"));
+    let child = begin(&server, &token(&claims()), &args.replace("100", "50"));
     until(|| std::fs::metadata(&resume).unwrap().len() > 0).await;
     let other = prefetch(&server, &args.replace("0-4", "0-3")).await;
     assert_eq!(other.code, Some(2));
