@@ -8,6 +8,7 @@ mod admin;
 mod demo;
 mod doctor;
 mod iam_policy;
+mod prefetch;
 mod prompt;
 mod publish;
 mod purge;
@@ -70,6 +71,7 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     IamPolicy(iam_policy::IamPolicyArgs),
     Publish(publish::PublishArgs),
+    Prefetch(Box<prefetch::PrefetchArgs>),
     Purge(purge::PurgeArgs),
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -172,6 +174,7 @@ pub fn run() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::IamPolicy(args) => iam_policy::run(args),
         Command::Publish(args) => publish::run(args),
+        Command::Prefetch(args) => prefetch::run(*args),
         Command::Purge(args) => purge::run(args),
         Command::Serve(args) => serve::run(&args),
         Command::Token(command) => token::run(&command),

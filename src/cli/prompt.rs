@@ -54,7 +54,8 @@ fn check(password: String) -> Result<String, Failure> {
     Ok(password)
 }
 
-fn ask(question: &str) -> Result<String, Failure> {
+/// Asks on the terminal, and shows nothing of what is typed.
+pub(super) fn ask(question: &str) -> Result<String, Failure> {
     let mut err = io::stderr();
     let _ = write!(err, "{question}").and_then(|()| err.flush());
     let hidden = Hidden::begin()?;

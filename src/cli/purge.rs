@@ -122,7 +122,7 @@ fn read_tiles(path: &std::path::Path) -> Result<Vec<String>, Failure> {
     Ok(tiles)
 }
 
-fn zooms(text: &str) -> Result<(u8, u8), String> {
+pub(super) fn zooms(text: &str) -> Result<(u8, u8), String> {
     let (min, max) = text.split_once('-').unwrap_or((text, text));
     let zoom = |text: &str| {
         text.parse::<u8>()

@@ -70,6 +70,12 @@ impl Bounds {
         self.degrees
     }
 
+    /// The edges as shares of the map: left, top, right, bottom, each 0 to 1; left above right crosses the
+    /// antimeridian.
+    pub(super) fn shares(self) -> [f64; 4] {
+        [self.left, self.top, self.right, self.bottom]
+    }
+
     /// Whether the tile touches this area, edges included.
     pub fn touches(&self, tile: TileCoord) -> bool {
         let size = f64::from(1u32 << tile.z());
@@ -88,12 +94,12 @@ impl Bounds {
 }
 
 /// Longitude as a share of the map's width.
-fn column(longitude: f64) -> f64 {
+pub(super) fn column(longitude: f64) -> f64 {
     (longitude + 180.0) / 360.0
 }
 
 /// Latitude as a share of the map's height, 0 at the north (spherical Mercator, EPSG:3857).
-fn row(latitude: f64) -> f64 {
+pub(super) fn row(latitude: f64) -> f64 {
     if latitude >= EDGE {
         return 0.0;
     }

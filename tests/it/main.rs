@@ -11,6 +11,7 @@ mod archives;
 mod attacks;
 mod caches;
 mod cli;
+mod client;
 mod cloudfront;
 mod cluster;
 mod config;
@@ -36,6 +37,7 @@ mod origin_contract;
 #[cfg(feature = "demo")]
 mod origin_s3;
 mod peers;
+mod prefetch;
 #[cfg(feature = "demo")]
 mod publish;
 mod quota_simulation;
