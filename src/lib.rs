@@ -32,6 +32,7 @@ pub mod auth;
 pub mod aws;
 pub mod cache;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod cluster;
 pub mod config;

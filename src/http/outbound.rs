@@ -12,14 +12,13 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::auth::{Fetch, FetchError, FetchErrorKind, Fetched, Fetching};
+use crate::client::native_roots;
 use crate::metrics::{IdentityAnswer, Metrics};
 
 /// For one request, from its connection to the last byte of its answer.
@@ -46,7 +45,7 @@ impl Outbound {
         http.enforce_http(false);
         http.set_connect_timeout(Some(DEADLINE));
         let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls())
+            .with_tls_config(native_roots("identity providers"))
             .https_or_http()
             .enable_http1()
             .wrap_connector(http);
@@ -128,25 +127,6 @@ impl Fetch for Outbound {
             });
             this.count(answer)
         })
-    }
-}
-
-/// The machine's certificate roots. Without any, an `https` address cannot be trusted, which the fetch then
-/// says; the server starts all the same.
-fn tls() -> ClientConfig {
-    let builder = || {
-        ClientConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("the provider has TLS 1.2 and 1.3")
-    };
-    match builder().with_native_roots() {
-        Ok(config) => config.with_no_client_auth(),
-        Err(error) => {
-            tracing::warn!(%error, "this machine has no CA certificates, so identity providers cannot be reached over https: install ca-certificates, or set SSL_CERT_FILE");
-            builder()
-                .with_root_certificates(RootCertStore::empty())
-                .with_no_client_auth()
-        }
     }
 }
 

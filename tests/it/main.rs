@@ -8,6 +8,7 @@
 mod attacks;
 mod caches;
 mod cli;
+mod client;
 mod cluster;
 mod config;
 #[cfg(feature = "demo")]
