@@ -5,10 +5,12 @@
 
 #[cfg(feature = "demo")]
 mod demo;
+mod loadtest;
 mod prompt;
 mod purge;
 mod serve;
 mod token;
+mod urls;
 mod user;
 
 use std::error::Error;
@@ -60,10 +62,12 @@ TILEKEEP_LOG sets what is logged: warn, info (default), debug, or tilekeep::cach
 enum Command {
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
+    Loadtest(Box<loadtest::LoadtestArgs>),
     Serve(serve::ServeArgs),
     Purge(purge::PurgeArgs),
     #[command(subcommand)]
     Token(token::TokenCommand),
+    Urls(Box<urls::UrlsArgs>),
     #[command(subcommand)]
     User(user::UserCommand),
 }
@@ -160,9 +164,11 @@ pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(args),
+        Command::Loadtest(args) => loadtest::run(*args),
         Command::Purge(args) => purge::run(args),
         Command::Serve(args) => serve::run(&args),
         Command::Token(command) => token::run(&command),
+        Command::Urls(args) => urls::run(*args),
         Command::User(command) => user::run(command),
     };
     match done {

@@ -204,7 +204,7 @@ async fn send(admin: &Uri, purge: &PurgeRequest) -> Result<PurgeReport, Failure>
     }
 }
 
-fn zooms(text: &str) -> Result<(u8, u8), String> {
+pub(super) fn zooms(text: &str) -> Result<(u8, u8), String> {
     let (min, max) = text.split_once('-').unwrap_or((text, text));
     let zoom = |text: &str| {
         text.parse::<u8>()

@@ -70,6 +70,11 @@ impl Bounds {
         self.degrees
     }
 
+    /// West, north, east, south as shares of the map (0 at the west and the north, spherical Mercator).
+    pub fn shares(&self) -> [f64; 4] {
+        [self.left, self.top, self.right, self.bottom]
+    }
+
     /// Whether the tile touches this area, edges included.
     pub fn touches(&self, tile: TileCoord) -> bool {
         let size = f64::from(1u32 << tile.z());
