@@ -7,7 +7,7 @@ pub mod admin;
 pub mod assets;
 pub mod body;
 mod cache_control;
-pub(crate) mod cache_status;
+mod cache_status;
 mod conditional;
 pub mod cores;
 pub mod cors;

@@ -9,7 +9,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Failure, block_on, print};
-use crate::client::{Credential, CredentialError, Protocol, ServerUrl};
+use crate::client::{Credential, CredentialError, Protocol, ServerUrl, ServerUrlError};
 use crate::clock::Clock;
 use crate::loadtest::{
     self, Glance, Load, LoadError, LogIn, Pace, Progress, Report, Screen, Settings,
@@ -139,7 +139,7 @@ pub(super) struct LoadtestArgs {
 pub(super) struct ServerArgs {
     /// The server.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
-    pub(super) url: ServerUrl,
+    url: String,
 
     /// A tileset; may be given several times. Without it: all that the session may see.
     #[arg(long, value_name = "NAME", value_parser = tileset)]
@@ -148,6 +148,14 @@ pub(super) struct ServerArgs {
     /// A file with a token; with several, a line each, people take them in turn.
     #[arg(long, value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
+}
+
+impl ServerArgs {
+    /// The server's address. Not read by clap, which would repeat a password that somebody wrote into it.
+    pub(super) fn url(&self) -> Result<ServerUrl, Failure> {
+        let url = self.url.parse();
+        url.map_err(|error: ServerUrlError| Failure::Usage(format!("--url: {error}")))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -204,6 +212,7 @@ pub(super) fn run(args: LoadtestArgs) -> Result<(), Failure> {
 }
 
 fn settings(args: LoadtestArgs) -> Result<Settings, Failure> {
+    let url = args.server.url()?;
     let log_in = match (args.username, args.password) {
         (Some(name), Some(password)) if args.one_session => LogIn::Once { name, password },
         (Some(name), Some(password)) => LogIn::Each { name, password },
@@ -245,7 +254,7 @@ fn settings(args: LoadtestArgs) -> Result<Settings, Failure> {
         }
     };
     Ok(Settings {
-        url: args.server.url,
+        url,
         protocol: args.protocol.into(),
         log_in,
         users: args.users,

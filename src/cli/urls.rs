@@ -24,7 +24,7 @@ Examples:
   wrk -t2 -c64 -d30s -s benches/load/wrk.lua http://127.0.0.1:8080 -- urls.txt
 
   tilekeep urls --tileset world --zoom 0-6 --bbox 5.9,45.8,10.5,47.8 --format k6 > urls.json
-  k6 run -e URLS=urls.json benches/load/k6.js
+  k6 run -e URLS=$PWD/urls.json benches/load/k6.js
 
 A token comes from TILEKEEP_TOKEN or --token-file; the scripts in benches/load take it from TILEKEEP_TOKEN too.")]
 pub(super) struct UrlsArgs {
@@ -71,7 +71,7 @@ pub(super) struct UrlsArgs {
 
 pub(super) fn run(args: UrlsArgs) -> Result<(), Failure> {
     let tokens = tokens(args.server.token_file.as_deref())?;
-    let client = Client::new(args.server.url.clone(), Protocol::Http1);
+    let client = Client::new(args.server.url()?, Protocol::Http1);
     let grounds = loadtest::grounds(&client, tokens.first(), &args.server.tileset);
     let grounds = block_on(grounds)?.map_err(|error| Failure::failed(&error))?;
     let paths: Box<dyn Iterator<Item = String>> = match args.zoom {

@@ -11,11 +11,11 @@ use super::report::{Percentiles, Point, Report, protocol, short, size};
 
 /// A drawing's size in its own units.
 const WIDTH: f64 = 720.0;
-const HEIGHT: f64 = 260.0;
-const LEFT: f64 = 58.0;
-const RIGHT: f64 = 14.0;
+const HEIGHT: f64 = 300.0;
+const LEFT: f64 = 70.0;
+const RIGHT: f64 = 28.0;
 const TOP: f64 = 14.0;
-const BOTTOM: f64 = 34.0;
+const BOTTOM: f64 = 40.0;
 
 /// The page.
 #[derive(Template)]
@@ -272,14 +272,14 @@ impl Drawing {
             let name = name(*tick);
             self.put(format_args!(
                 r#"<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1}" y2="{y:.1}"/><text class="y" x="{text}" y="{:.1}">{name}</text>"#,
-                y + 4.0
+                y + 5.0
             ));
         }
     }
 
     fn x_axis(&mut self, ticks: impl Iterator<Item = (f64, String)>) {
         for (x, name) in ticks {
-            let (bottom, text) = (HEIGHT - BOTTOM, HEIGHT - BOTTOM + 20.0);
+            let (bottom, text) = (HEIGHT - BOTTOM, HEIGHT - BOTTOM + 24.0);
             self.put(format_args!(
                 r#"<line class="tick" x1="{x:.1}" x2="{x:.1}" y1="{bottom}" y2="{}"/><text class="x" x="{x:.1}" y="{text}">{name}</text>"#,
                 bottom + 5.0

@@ -9,14 +9,14 @@ pub struct Random(u64);
 
 impl Random {
     /// The stream of a seed.
-    pub fn new(seed: u64) -> Self {
+    fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// A stream of its own for each `number`: people do not walk in step, and one more person changes
     /// nothing for the others.
     pub fn derived(seed: u64, number: u64) -> Self {
-        let mut mixer = Self(seed);
+        let mut mixer = Self::new(seed);
         let mixed = mixer.next();
         let mut apart = Self(mixed ^ number.wrapping_mul(0xd1b5_4a32_d192_ed03));
         Self(apart.next())

@@ -61,7 +61,7 @@ impl UrlFormat {
             Self::Plain => format!("curl -H \"{token}\" URL"),
             Self::Wrk => format!("wrk -s benches/load/wrk.lua {server} -- LIST"),
             Self::Oha => format!("oha --urls-from-file -H \"{token}\" LIST"),
-            Self::K6 => "k6 run -e URLS=LIST benches/load/k6.js".to_owned(),
+            Self::K6 => "k6 run -e URLS=$PWD/LIST benches/load/k6.js".to_owned(),
             Self::Vegeta => {
                 format!("vegeta attack -targets=LIST -header \"{token}\" -rate=100 -duration=30s")
             }

@@ -22,6 +22,7 @@ mod endings;
 mod house;
 mod issuer_keys;
 mod issuers;
+mod loadtest;
 mod oidc;
 #[cfg(feature = "demo")]
 mod origin_contract;
