@@ -13,8 +13,9 @@ use http::{HeaderValue, StatusCode};
 use tokio::task::AbortHandle;
 
 use super::browser_cache::{BrowserCache, Key, Lookup};
+use super::outcome::{self, Outcome};
 use super::person::World;
-use super::stats::{self, Outcome, Recorder, Sample, ViewEnd};
+use super::stats::{Recorder, Sample, ViewEnd};
 use super::view::View;
 use super::wire::{Answered, Done, Next, Order, Wire};
 use crate::client::Credential;
@@ -293,7 +294,7 @@ impl Browser {
         match done.answer {
             Ok(answered) => {
                 sample.outcome = Outcome::of_status(answered.status);
-                sample.source = stats::source(&answered.headers);
+                sample.source = outcome::source(&answered.headers);
                 sample.bytes = answered.bytes;
                 spared = self.keep(key, &answered, done.done);
             }

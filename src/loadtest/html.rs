@@ -7,7 +7,8 @@ use std::fmt::Write as _;
 
 use askama::Template;
 
-use super::report::{Percentiles, Point, Report, protocol, short, size};
+use super::report::{Percentiles, Point, Report};
+use super::summary::{protocol, short, size};
 
 /// A drawing's size in its own units.
 const WIDTH: f64 = 720.0;

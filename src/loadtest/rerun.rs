@@ -11,8 +11,9 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::task::JoinSet;
 
 use super::LoadError;
+use super::outcome::{self, Outcome};
 use super::replay::{Planned, Replay, ReplayError};
-use super::stats::{self, Outcome, Recorder, Sample};
+use super::stats::{Recorder, Sample};
 use super::wire::{Done, Next, Order, Wire};
 use crate::client::{Client, Credential};
 use crate::clock::{Clock, Uptime};
@@ -154,7 +155,7 @@ fn count(recorder: &Recorder, person: u32, due: &Due, done: &Done) {
     let (outcome, source, bytes) = match &done.answer {
         Ok(answered) => (
             Outcome::of_status(answered.status),
-            stats::source(&answered.headers),
+            outcome::source(&answered.headers),
             answered.bytes,
         ),
         Err(outcome) => (*outcome, None, 0),

@@ -9,135 +9,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use http::{HeaderMap, HeaderName, StatusCode};
 
-use crate::client::ClientErrorKind;
+use super::outcome::Outcome;
+use super::series::Series;
 use crate::clock::Uptime;
-use crate::label_enum;
 use crate::metrics::{Label, Source};
-
-label_enum! {
-    /// How a request ended.
-    pub enum Outcome {
-        /// A tile came.
-        Tile = "tile",
-        /// 304: what the browser has is good.
-        NotModified = "not_modified",
-        /// There is no such tile: 404, 410 or 204.
-        Absent = "absent",
-        /// Another address has it. It is not followed.
-        Redirected = "redirected",
-        /// 401.
-        Unauthorized = "401",
-        /// 403.
-        Forbidden = "403",
-        /// 429: over a quota.
-        OverQuota = "429",
-        /// 500, and any 5xx that is not named here.
-        ServerError = "500",
-        /// 502.
-        BadGateway = "502",
-        /// 503.
-        Unavailable = "503",
-        /// 504.
-        GatewayTimeout = "504",
-        /// Any other status.
-        OtherStatus = "other_status",
-        /// No connection.
-        Unreachable = "unreachable",
-        /// TLS: a certificate, or no HTTP/2.
-        Tls = "tls",
-        /// The connection ended before the answer did.
-        BrokeOff = "broke_off",
-        /// Not whole in time.
-        Deadline = "deadline",
-        /// Given up by the map: the view moved on.
-        Cancelled = "cancelled",
-        /// Still under way when the test was over.
-        Unfinished = "unfinished",
-    }
-}
-
-impl Outcome {
-    /// What a status means.
-    pub fn of_status(status: StatusCode) -> Self {
-        match status {
-            StatusCode::NOT_MODIFIED => Self::NotModified,
-            StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::NO_CONTENT => Self::Absent,
-            StatusCode::UNAUTHORIZED => Self::Unauthorized,
-            StatusCode::FORBIDDEN => Self::Forbidden,
-            StatusCode::TOO_MANY_REQUESTS => Self::OverQuota,
-            StatusCode::BAD_GATEWAY => Self::BadGateway,
-            StatusCode::SERVICE_UNAVAILABLE => Self::Unavailable,
-            StatusCode::GATEWAY_TIMEOUT => Self::GatewayTimeout,
-            status if status.is_success() => Self::Tile,
-            status if status.is_redirection() => Self::Redirected,
-            status if status.is_server_error() => Self::ServerError,
-            _ => Self::OtherStatus,
-        }
-    }
-
-    /// What an error means.
-    pub fn of_error(kind: ClientErrorKind) -> Self {
-        match kind {
-            ClientErrorKind::Unreachable => Self::Unreachable,
-            ClientErrorKind::Tls => Self::Tls,
-            ClientErrorKind::Deadline => Self::Deadline,
-            ClientErrorKind::BrokeOff | ClientErrorKind::TooLarge => Self::BrokeOff,
-        }
-    }
-
-    /// Whether a map has what it wanted.
-    pub fn is_good(self) -> bool {
-        matches!(
-            self,
-            Self::Tile | Self::NotModified | Self::Absent | Self::Redirected
-        )
-    }
-
-    /// Whether it went wrong: neither good nor given up by ourselves.
-    pub fn is_failure(self) -> bool {
-        !self.is_good() && !matches!(self, Self::Cancelled | Self::Unfinished)
-    }
-}
-
-/// Where the answer came from (RFC 9211).
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-
-/// Where an answer came from, by its `Cache-Status`; `None` without one of Tilekeep's.
-pub fn source(headers: &HeaderMap) -> Option<Source> {
-    // The member that is nearest to us is the last one (RFC 9211 §2); a CDN's own stands behind ours.
-    let values = headers.get_all(CACHE_STATUS);
-    let members = values.iter().filter_map(|value| value.to_str().ok());
-    let member = members
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .find(|member| member.starts_with("tilekeep"))?;
-    let mut hit = false;
-    let (mut collapsed, mut stale, mut ttl) = (false, false, 0_i64);
-    let mut detail = "";
-    for part in member.split(';').skip(1).map(str::trim) {
-        match part.split_once('=') {
-            None if part == "hit" => hit = true,
-            None if part == "collapsed" => collapsed = true,
-            Some(("fwd", "stale")) => stale = true,
-            Some(("ttl", number)) => ttl = number.parse().unwrap_or(0),
-            Some(("detail", word)) => detail = word,
-            _ => {}
-        }
-    }
-    match (hit, detail) {
-        (true, "memory") if ttl < 0 => Some(Source::StaleMemory),
-        (true, "memory") => Some(Source::Memory),
-        (true, "disk") if ttl < 0 => Some(Source::StaleDisk),
-        (true, "disk") => Some(Source::Disk),
-        (true, _) => None,
-        (false, "stale-if-error") => Some(Source::StaleIfError),
-        (false, _) if collapsed => Some(Source::Collapsed),
-        (false, _) if stale => Some(Source::Revalidated),
-        (false, _) => Some(Source::Origin),
-    }
-}
 
 /// A request that is over.
 #[derive(Debug, Clone, Copy)]
@@ -173,7 +49,7 @@ pub enum ViewEnd {
 pub type Times = Histogram<u64>;
 
 /// Ten minutes: longer waits are cut to it.
-const LONGEST: u64 = 600_000_000;
+pub const LONGEST: u64 = 600_000_000;
 
 /// An empty one.
 pub fn times() -> Times {
@@ -185,93 +61,6 @@ pub fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros())
         .unwrap_or(u64::MAX)
         .clamp(1, LONGEST)
-}
-
-/// A moment of the test.
-#[derive(Debug, Clone)]
-pub struct Point {
-    /// Answers and failures.
-    pub requests: u64,
-    /// Failures.
-    pub failures: u64,
-    /// Of requests that ended then, in microseconds.
-    pub latency: Histogram<u32>,
-}
-
-impl Point {
-    fn new() -> Self {
-        let latency = Histogram::new_with_bounds(1, LONGEST, 2);
-        Self {
-            requests: 0,
-            failures: 0,
-            latency: latency.expect("bounds that a histogram can have"),
-        }
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.requests += other.requests;
-        self.failures += other.failures;
-        // Both have the same bounds.
-        let _ = self.latency.add(&other.latency);
-    }
-}
-
-/// The course of the test, in steps of a power of two of seconds.
-#[derive(Debug, Clone)]
-pub struct Series {
-    /// A step's seconds.
-    pub step: u64,
-    /// The steps.
-    pub points: Vec<Point>,
-}
-
-impl Series {
-    /// The most points.
-    pub const MAX: usize = 128;
-
-    fn new() -> Self {
-        Self {
-            step: 1,
-            points: Vec::new(),
-        }
-    }
-
-    fn at(&mut self, after: Duration) -> &mut Point {
-        let index = |step: u64| usize::try_from(after.as_secs() / step).unwrap_or(usize::MAX);
-        while index(self.step) >= Self::MAX {
-            self.coarsen();
-        }
-        let index = index(self.step);
-        while self.points.len() <= index {
-            self.points.push(Point::new());
-        }
-        &mut self.points[index]
-    }
-
-    fn coarsen(&mut self) {
-        let pairs = std::mem::take(&mut self.points);
-        for pair in pairs.chunks(2) {
-            let mut sum = pair[0].clone();
-            pair[1..].iter().for_each(|other| sum.add(other));
-            self.points.push(sum);
-        }
-        self.step *= 2;
-    }
-
-    fn add(&mut self, mut other: Self) {
-        while self.step < other.step {
-            self.coarsen();
-        }
-        while other.step < self.step {
-            other.coarsen();
-        }
-        for (index, point) in other.points.iter().enumerate() {
-            match self.points.get_mut(index) {
-                Some(own) => own.add(point),
-                None => self.points.push(point.clone()),
-            }
-        }
-    }
 }
 
 /// All that is counted.
@@ -559,49 +348,6 @@ mod tests {
         assert_eq!(stats.sources.len(), Source::ALL.len() + 1);
     }
 
-    #[test]
-    fn every_cache_status_that_the_server_writes_is_understood() {
-        for (text, expected) in [
-            ("hit; ttl=3312; detail=memory", Source::Memory),
-            ("hit; ttl=-4; detail=memory", Source::StaleMemory),
-            ("hit; ttl=0; detail=disk", Source::Disk),
-            ("hit; ttl=-4; detail=disk", Source::StaleDisk),
-            ("fwd=miss; stored; detail=origin", Source::Origin),
-            ("fwd=miss; detail=origin", Source::Origin),
-            (
-                "fwd=miss; stored; collapsed; detail=origin",
-                Source::Collapsed,
-            ),
-            ("fwd=stale; fwd-status=304", Source::Revalidated),
-            (
-                "fwd=stale; fwd-status=200; stored; detail=origin",
-                Source::Revalidated,
-            ),
-            (
-                "fwd=stale; fwd-status=404; stored; detail=origin",
-                Source::Revalidated,
-            ),
-            ("fwd=stale; fwd-status=304; collapsed", Source::Collapsed),
-            (
-                "fwd=stale; fwd-status=503; detail=stale-if-error",
-                Source::StaleIfError,
-            ),
-            ("fwd=stale; detail=stale-if-error", Source::StaleIfError),
-        ] {
-            let mut headers = HeaderMap::new();
-            let text = format!("tilekeep; {text}");
-            headers.insert(CACHE_STATUS, text.parse().unwrap());
-            assert_eq!(source(&headers), Some(expected), "{text}");
-        }
-        let mut headers = HeaderMap::new();
-        assert_eq!(source(&headers), None);
-        headers.insert(CACHE_STATUS, "edge; hit".parse().unwrap());
-        assert_eq!(source(&headers), None);
-        let ours = "tilekeep; fwd=miss; stored; detail=origin, edge; fwd=miss";
-        headers.insert(CACHE_STATUS, ours.parse().unwrap());
-        assert_eq!(source(&headers), Some(Source::Origin));
-    }
-
     fn sample(wanted: u64, sent: u64, done: u64) -> Sample {
         let at = |millis: u64| Uptime::from_nanos(millis * 1_000_000);
         Sample {
@@ -652,28 +398,5 @@ mod tests {
         assert_eq!(sum.sources.iter().sum::<u64>(), 100);
         let points: u64 = sum.series.points.iter().map(|point| point.requests).sum();
         assert_eq!(points, 100);
-    }
-
-    #[test]
-    fn every_status_has_a_meaning() {
-        for (status, outcome) in [
-            (200, Outcome::Tile),
-            (304, Outcome::NotModified),
-            (404, Outcome::Absent),
-            (204, Outcome::Absent),
-            (302, Outcome::Redirected),
-            (429, Outcome::OverQuota),
-            (500, Outcome::ServerError),
-            (504, Outcome::GatewayTimeout),
-            (400, Outcome::OtherStatus),
-        ] {
-            let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(Outcome::of_status(status), outcome);
-            assert_eq!(
-                outcome.is_failure(),
-                status.as_u16() >= 400 && outcome != Outcome::Absent
-            );
-        }
-        assert!(!Outcome::Cancelled.is_good() && !Outcome::Cancelled.is_failure());
     }
 }

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::sync::OnceCell;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::stats::Outcome;
+use super::outcome::Outcome;
 use crate::client::{Client, ClientErrorKind, Connection, Credential, Protocol};
 use crate::clock::{Clock, Uptime};
 
