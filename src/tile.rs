@@ -5,6 +5,7 @@
 
 mod bounds;
 mod coord;
+mod coverage;
 mod format;
 mod key;
 mod template;
@@ -14,6 +15,7 @@ mod tilesets;
 
 pub use bounds::{Bounds, BoundsError};
 pub use coord::{MAX_ZOOM, Scale, TileAddress, TileCoord};
+pub use coverage::{AreaError, Cover, Coverage, MAX_AREA_BYTES, MAX_LISTED, MAX_VERTICES, Walk};
 pub use format::TileFormat;
 pub use key::{KeySpace, TileKey};
 pub use template::{KeyTemplate, TemplateError};

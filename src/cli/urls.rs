@@ -1,6 +1,7 @@
 //! `tilekeep urls`.
 
 use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -9,7 +10,7 @@ use super::purge::zooms;
 use super::{Failure, block_on, bounds};
 use crate::client::{Client, Protocol};
 use crate::loadtest::{self, Ground, Screen, UrlFormat, simulated};
-use crate::tile::{Bounds, TileCoord};
+use crate::tile::{Bounds, Cover, Coverage, MAX_AREA_BYTES};
 
 /// Print lists of tile URLs for wrk, oha, k6 and vegeta.
 ///
@@ -43,9 +44,13 @@ pub(super) struct UrlsArgs {
     #[arg(long, value_name = "ZOOMS", value_parser = zooms)]
     zoom: Option<(u8, u8)>,
 
-    /// Of these, those that touch this area: west, south, east, north in degrees.
+    /// Of these, those of this area: west, south, east, north in degrees. Again for more.
     #[arg(long, value_name = "W,S,E,N", value_parser = bounds, allow_hyphen_values = true, requires = "zoom")]
-    bbox: Option<Bounds>,
+    bbox: Vec<Bounds>,
+
+    /// Of these, those of the polygons of a GeoJSON file.
+    #[arg(long, value_name = "FILE", requires = "zoom", conflicts_with = "bbox")]
+    area: Option<PathBuf>,
 
     /// Of the simulated people's chance.
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "zoom")]
@@ -70,12 +75,13 @@ pub(super) struct UrlsArgs {
 }
 
 pub(super) fn run(args: UrlsArgs) -> Result<(), Failure> {
+    let coverage = coverage(&args.bbox, args.area.as_deref())?;
     let tokens = tokens(args.server.token_file.as_deref())?;
     let client = Client::new(args.server.url()?, Protocol::Http1);
     let grounds = loadtest::grounds(&client, tokens.first(), &args.server.tileset);
     let grounds = block_on(grounds)?.map_err(|error| Failure::failed(&error))?;
     let paths: Box<dyn Iterator<Item = String>> = match args.zoom {
-        Some((min, max)) => Box::new(area(grounds, min, max, args.bbox)),
+        Some(zooms) => Box::new(area(grounds, zooms, coverage)),
         None => Box::new(simulated(
             args.seed,
             args.users,
@@ -104,35 +110,38 @@ pub(super) fn run(args: UrlsArgs) -> Result<(), Failure> {
     }
 }
 
-/// All tiles of some zooms that touch an area and the tileset's own bounds, each place with all that is below it
-/// before the next. Nothing is listed beforehand.
+/// The area that is asked for; none: all of each tileset.
+fn coverage(bbox: &[Bounds], area: Option<&Path>) -> Result<Option<Coverage>, Failure> {
+    let Some(path) = area else {
+        return Ok((!bbox.is_empty()).then(|| Coverage::boxes(bbox)));
+    };
+    let wrong =
+        |why: &dyn std::fmt::Display| Failure::Usage(format!("--area {}: {why}", path.display()));
+    let length = path.metadata().map_err(|error| wrong(&error))?.len();
+    if length > MAX_AREA_BYTES {
+        return Err(wrong(&format_args!(
+            "{length} bytes; it takes {MAX_AREA_BYTES}"
+        )));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
+    let coverage = Coverage::geojson(&text).map_err(|error| wrong(&error))?;
+    Ok(Some(coverage))
+}
+
+/// All tiles of some zooms in an area and the tileset's own bounds, each place with all that is below it before
+/// the next. Nothing is listed beforehand.
 fn area(
     grounds: Vec<Ground>,
-    min: u8,
-    max: u8,
-    bbox: Option<Bounds>,
+    (min, max): (u8, u8),
+    coverage: Option<Coverage>,
 ) -> impl Iterator<Item = String> {
     grounds.into_iter().flat_map(move |ground| {
-        let (min, max) = (min.max(ground.minzoom), max.min(ground.maxzoom));
-        let areas = [ground.bounds, bbox.unwrap_or(Bounds::WORLD)];
-        let mut ahead: Vec<TileCoord> = TileCoord::new(0, 0, 0).into_iter().collect();
-        std::iter::from_fn(move || {
-            loop {
-                let tile = ahead.pop()?;
-                if !areas.iter().all(|area| area.touches(tile)) {
-                    continue;
-                }
-                if tile.z() < max {
-                    let (x, y) = (tile.x() * 2, tile.y() * 2);
-                    let children = [(x + 1, y + 1), (x, y + 1), (x + 1, y), (x, y)];
-                    let children = children.map(|(x, y)| TileCoord::new(tile.z() + 1, x, y));
-                    ahead.extend(children.into_iter().flatten());
-                }
-                if (min..=max).contains(&tile.z()) {
-                    return Some(ground.path(tile));
-                }
-            }
-        })
+        let zooms = (min.max(ground.minzoom), max.min(ground.maxzoom));
+        let cover = match &coverage {
+            Some(coverage) => Cover::new(coverage, zooms, ground.bounds),
+            None => Cover::new(&Coverage::boxes(&[ground.bounds]), zooms, ground.bounds),
+        };
+        cover.walk().map(move |tile| ground.path(tile))
     })
 }
 
@@ -153,18 +162,20 @@ mod tests {
 
     #[test]
     fn an_area_has_the_tiles_that_touch_it_within_the_tilesets_zooms() {
-        let all = |min, max, bbox| area(vec![ground(1, 3)], min, max, bbox).collect::<Vec<_>>();
-        assert_eq!(all(0, 30, None).len(), 4 + 16 + 64);
-        assert_eq!(all(0, 1, None).len(), 4);
-        assert!(all(4, 9, None).is_empty());
+        let all = |zooms, coverage| area(vec![ground(1, 3)], zooms, coverage).collect::<Vec<_>>();
+        assert_eq!(all((0, 30), None).len(), 4 + 16 + 64);
+        assert_eq!(all((0, 1), None).len(), 4);
+        assert!(all((4, 9), None).is_empty());
         let alps = Bounds::new([5.9, 45.8, 10.5, 47.8]).unwrap();
-        assert_eq!(all(3, 3, Some(alps)), ["/a/3/4/2.png"]);
+        let alps = coverage(&[alps], None).unwrap();
+        assert_eq!(all((3, 3), alps), ["/a/3/4/2.png"]);
     }
 
     #[test]
     fn a_small_area_of_a_deep_zoom_is_found_at_once() {
         let alps = Bounds::new([5.9, 45.8, 5.9001, 45.8001]).unwrap();
-        let deep = area(vec![ground(0, 22)], 22, 22, Some(alps)).count();
+        let alps = Some(Coverage::boxes(&[alps]));
+        let deep = area(vec![ground(0, 22)], (22, 22), alps).count();
         assert!((1..20).contains(&deep), "{deep}");
     }
 }

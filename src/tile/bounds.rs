@@ -70,8 +70,9 @@ impl Bounds {
         self.degrees
     }
 
-    /// West, north, east, south as shares of the map (0 at the west and the north, spherical Mercator).
-    pub fn shares(&self) -> [f64; 4] {
+    /// The edges as shares of the map: left, top, right, bottom, each 0 to 1; left above right crosses the
+    /// antimeridian.
+    pub fn shares(self) -> [f64; 4] {
         [self.left, self.top, self.right, self.bottom]
     }
 
@@ -93,12 +94,12 @@ impl Bounds {
 }
 
 /// Longitude as a share of the map's width.
-fn column(longitude: f64) -> f64 {
+pub(super) fn column(longitude: f64) -> f64 {
     (longitude + 180.0) / 360.0
 }
 
 /// Latitude as a share of the map's height, 0 at the north (spherical Mercator, EPSG:3857).
-fn row(latitude: f64) -> f64 {
+pub(super) fn row(latitude: f64) -> f64 {
     if latitude >= EDGE {
         return 0.0;
     }
