@@ -61,8 +61,8 @@ pub async fn find(
     let names = if names.is_empty() {
         let list = ask(connection, credential, "/").await?;
         let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
-        let named = list.iter().filter_map(|item| item["name"].as_str());
-        listed = named.map(str::to_owned).collect::<Vec<_>>();
+        let every = list.iter().filter_map(|item| item["name"].as_str());
+        listed = every.map(str::to_owned).collect::<Vec<_>>();
         if listed.is_empty() {
             return Err(GroundError::None);
         }

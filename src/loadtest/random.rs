@@ -17,8 +17,8 @@ impl Random {
     /// nothing for the others.
     pub fn derived(seed: u64, number: u64) -> Self {
         let mut mixer = Self::new(seed);
-        let mixed = mixer.next();
-        let mut apart = Self(mixed ^ number.wrapping_mul(0xd1b5_4a32_d192_ed03));
+        let start = mixer.next();
+        let mut apart = Self(start ^ number.wrapping_mul(0xd1b5_4a32_d192_ed03));
         Self(apart.next())
     }
 

@@ -74,11 +74,11 @@ impl fmt::Display for Report {
             .filter(|(_, part)| part.count > 0)
             .collect();
         shares.sort_by_key(|(_, part)| std::cmp::Reverse(part.count));
-        let mut text = String::new();
+        let mut line = String::new();
         for (word, part) in shares {
-            let _ = write!(text, ", {word} {:.1} %", part.share * 100.0);
+            let _ = write!(line, ", {word} {:.1} %", part.share * 100.0);
         }
-        writeln!(f, "cache status   {}", text.trim_start_matches(", "))?;
+        writeln!(f, "cache status   {}", line.trim_start_matches(", "))?;
         self.cost(f)
     }
 }

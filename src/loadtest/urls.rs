@@ -88,14 +88,14 @@ pub fn simulated(
     std::iter::from_fn(move || {
         // A view that asks for nothing has an empty list: the next view comes at once.
         let Reverse((at, person)) = next.pop()?;
-        let (walk, seen) = &mut people[person];
+        let (walk, shown) = &mut people[person];
         let step = walk.next()?;
         next.push(Reverse((at + step.pause, person)));
         let ground = &world.grounds()[step.view.ground];
         let tiles = step.view.tiles(ground, world.screen());
         let new = tiles
             .into_iter()
-            .filter(|tile| seen.insert((step.view.ground, tile.number())));
+            .filter(|tile| shown.insert((step.view.ground, tile.number())));
         Some(new.map(|tile| ground.path(tile)).collect::<Vec<_>>())
     })
     // A small pyramid is seen in whole: then there is nothing left to ask for.
