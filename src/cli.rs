@@ -8,12 +8,14 @@ mod admin;
 mod demo;
 mod doctor;
 mod iam_policy;
+mod loadtest;
 mod prefetch;
 mod prompt;
 mod publish;
 mod purge;
 mod serve;
 mod token;
+mod urls;
 mod user;
 
 use std::error::Error;
@@ -67,6 +69,7 @@ TILEKEEP_LOG sets what is logged: warn, info (default), debug, or tilekeep::cach
 enum Command {
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
+    Loadtest(Box<loadtest::LoadtestArgs>),
     Serve(serve::ServeArgs),
     Doctor(doctor::DoctorArgs),
     IamPolicy(iam_policy::IamPolicyArgs),
@@ -75,6 +78,7 @@ enum Command {
     Purge(purge::PurgeArgs),
     #[command(subcommand)]
     Token(token::TokenCommand),
+    Urls(Box<urls::UrlsArgs>),
     #[command(subcommand)]
     User(user::UserCommand),
 }
@@ -175,9 +179,11 @@ pub fn run() -> ExitCode {
         Command::IamPolicy(args) => iam_policy::run(args),
         Command::Publish(args) => publish::run(args),
         Command::Prefetch(args) => prefetch::run(*args),
+        Command::Loadtest(args) => loadtest::run(*args),
         Command::Purge(args) => purge::run(args),
         Command::Serve(args) => serve::run(&args),
         Command::Token(command) => token::run(&command),
+        Command::Urls(args) => urls::run(*args),
         Command::User(command) => user::run(command),
     };
     match done {

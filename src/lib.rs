@@ -41,6 +41,7 @@ pub mod config;
 #[cfg(feature = "demo")]
 pub mod embedded_s3;
 pub mod http;
+pub mod loadtest;
 pub mod log;
 pub mod metrics;
 pub mod origin;

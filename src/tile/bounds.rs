@@ -72,7 +72,7 @@ impl Bounds {
 
     /// The edges as shares of the map: left, top, right, bottom, each 0 to 1; left above right crosses the
     /// antimeridian.
-    pub(super) fn shares(self) -> [f64; 4] {
+    pub fn shares(self) -> [f64; 4] {
         [self.left, self.top, self.right, self.bottom]
     }
 

@@ -3,7 +3,6 @@
 
 mod inverse;
 
-
 use std::fmt::Write as _;
 
 use super::{Scale, TileCoord, TileFormat};

@@ -113,6 +113,8 @@ fn arrows_point_one_way() {
         ],
     );
     never_in("client", &["crate::cluster", "crate::metrics"]);
+    never_in("loadtest", &upper[..4]);
+    never_in("loadtest", &parts[..3]);
     for leaf in ["metrics", "clock.rs"] {
         never_in(leaf, &["use crate::"]);
     }

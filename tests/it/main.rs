@@ -31,6 +31,7 @@ mod house;
 mod iam_policy;
 mod issuer_keys;
 mod issuers;
+mod loadtest;
 mod oidc;
 #[cfg(feature = "demo")]
 mod origin_contract;

@@ -216,6 +216,7 @@ async fn a_plan_is_estimated_from_a_sample() {
 async fn a_quota_slows_it_down_and_fails_nothing() {
     let mut config = config([world()]);
     config.quotas = vec![QuotaConfig {
+        background: false,
         name: "job".into(),
         requests_per_second: NonZeroU32::new(100),
         burst: NonZeroU32::new(20),
@@ -243,6 +244,7 @@ async fn a_quota_slows_it_down_and_fails_nothing() {
 async fn a_budget_that_is_spent_for_long_ends_it_with_a_word() {
     let mut config = config([world()]);
     config.quotas = vec![QuotaConfig {
+        background: false,
         name: "job".into(),
         requests_per_second: None,
         burst: None,
