@@ -98,6 +98,9 @@ impl Browser {
             self.settle(done);
         }
         self.leave(since);
+        // What is fresh is asked of the time at which it is looked up, not of when the view was
+        // wanted: an answer without any freshness that came in between would else count as fresh.
+        let now = self.clock.uptime();
         let ground = &self.world.grounds()[view.ground];
         let number = u16::try_from(view.ground).unwrap_or(u16::MAX);
         let tiles = view.tiles(ground, self.world.screen());
@@ -130,7 +133,7 @@ impl Browser {
                 self.queue.push_back(waiting);
                 continue;
             }
-            match self.cache.lookup(key, since) {
+            match self.cache.lookup(key, now) {
                 Lookup::Fresh { bytes } => {
                     fresh += 1;
                     spared += bytes;

@@ -234,11 +234,11 @@ async fn a_second_visit_past_max_age_is_a_304() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let settings = Settings {
             protocol,
-            ..signed_in(&server, 1, 60)
+            ..signed_in(&server, 1, 200)
         };
         let report = run(settings).await;
         let requests = &report.requests;
-        assert!(requests.not_modified > 10, "{requests:?}");
+        assert!(requests.not_modified > 0, "{requests:?}");
         assert!(requests.tiles <= 21 && requests.failed == 0, "{requests:?}");
         assert_eq!(report.browser_cache.fresh, 0);
         assert!(report.browser_cache.bytes_saved >= requests.not_modified * 900);
