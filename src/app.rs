@@ -253,15 +253,7 @@ impl App {
         let grace = config.server.shutdown_grace;
         let (admin_shutdown, admin_ending) = shutdown::channel();
         let sharing = match others.as_ref().zip(link) {
-            Some(ends) => {
-                let here = cluster::Here {
-                    sessions: parts.sessions.clone(),
-                    cache: cache.clone(),
-                    tilesets: parts.tilesets.clone(),
-                    metrics: metrics.clone(),
-                };
-                Some(cluster::start(ends, here, admin_ending.clone()).await)
-            }
+            Some(ends) => Some(cluster::start(ends, here(&parts), admin_ending.clone()).await),
             None => None,
         };
         let dropping = events::Dropping {
@@ -472,6 +464,16 @@ fn quotas(config: &Config, metrics: &Metrics) -> Result<Quotas, NoRandomness> {
         }
     };
     Quotas::new(config.quotas.iter().map(class).collect())
+}
+
+/// What other nodes' news has its effect on.
+fn here(parts: &PublicParts) -> cluster::Here {
+    cluster::Here {
+        sessions: parts.sessions.clone(),
+        cache: parts.cache.clone(),
+        tilesets: parts.tilesets.clone(),
+        metrics: parts.metrics.clone(),
+    }
 }
 
 /// Has the quotas forget what no longer counts, once a minute until the end.

@@ -316,7 +316,8 @@ impl Link {
     pub async fn run(mut self, node: Arc<dyn Node>, mut shutdown: Shutdown) {
         tokio::select! {
             () = shutdown.asked() => {}
-            () = self.keep_up(&node) => {}
+            // On the heap: it is some 18 KB of what it may be waiting for.
+            () = Box::pin(self.keep_up(&node)) => {}
         }
     }
 

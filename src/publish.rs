@@ -142,6 +142,10 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "errors and texts of many kinds, made for this"
+    )]
     fn fail(&mut self, tally: &Tally, what: impl ToString) {
         add(&tally.failed, 1);
         if self.failures.len() < MOST_TOLD {

@@ -139,7 +139,7 @@ fn plan(tilesets: &Tilesets, objects: &[ChangedObject]) -> (Vec<PurgeRequest>, V
                 requests.extend(tiles.chunks(purge::MAX_TILES).map(|some| PurgeRequest {
                     tiles: Some(some.to_vec()),
                     ..request.clone()
-                }))
+                }));
             }
         }
     }

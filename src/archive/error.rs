@@ -76,6 +76,10 @@ impl ArchiveError {
         }
     }
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "errors and texts of many kinds, made for this"
+    )]
     pub(super) fn content(path: &Path, what: impl ToString) -> Self {
         Self::Content {
             path: path.to_owned(),

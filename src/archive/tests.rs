@@ -1,3 +1,8 @@
+#![allow(
+    clippy::float_cmp,
+    reason = "degrees that are written and read again are the same"
+)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;

@@ -61,12 +61,13 @@ impl ArchiveWriter {
     /// Begins an archive, `.pmtiles` or `.mbtiles` by the path's ending; its spool is `FILE.partial`. An
     /// archive of this name is replaced when the new one is whole.
     pub fn create(path: &Path, export: &Export, begin: Begin) -> Result<Self, ArchiveError> {
-        let kind = match Kind::of(path) {
-            None => return Err(ArchiveError::unknown_kind(path)),
-            #[cfg(not(feature = "mbtiles"))]
-            Some(Kind::Mbtiles) => return Err(ArchiveError::no_mbtiles(path)),
-            Some(kind) => kind,
+        let Some(kind) = Kind::of(path) else {
+            return Err(ArchiveError::unknown_kind(path));
         };
+        #[cfg(not(feature = "mbtiles"))]
+        if kind == Kind::Mbtiles {
+            return Err(ArchiveError::no_mbtiles(path));
+        }
         let spool_path = beside(path, ".partial");
         let label = format!("{} ({})", export.label, export.format.extension());
         let spool = spool::Spool::open(&spool_path, &label, begin)?;

@@ -70,6 +70,9 @@ struct State {
     stuck: bool,
 }
 
+/// What became of a call that may take so long.
+type InTime<T, E> = Result<Result<T, E>, tokio::time::error::Elapsed>;
+
 impl Flow {
     /// The word for it.
     pub fn label(&self) -> &'static str {
@@ -329,9 +332,7 @@ impl Events {
     /// What went wrong with one request; a receipt that is too old is nothing: its message comes again.
     fn deleted<T, E>(
         &self,
-        ended: Option<
-            Result<Result<Result<T, E>, tokio::time::error::Elapsed>, tokio::task::JoinError>,
-        >,
+        ended: Option<Result<InTime<T, E>, tokio::task::JoinError>>,
     ) -> Option<Trouble>
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,

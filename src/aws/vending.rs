@@ -46,6 +46,9 @@ pub struct Vending {
     tilesets: HashMap<Box<str>, Offer>,
 }
 
+/// What is known of each role, and since when.
+type Ceilings = HashMap<Box<str>, (Ceiling, Timestamp)>;
+
 /// Where STS is asked, and what it gave.
 struct Desk {
     sts: Option<SdkConfig>,
@@ -54,7 +57,7 @@ struct Desk {
     at_once: Semaphore,
     lent: Mutex<HashMap<(Box<str>, Box<str>), Lent>>,
     /// By role.
-    ceilings: Mutex<HashMap<Box<str>, (Ceiling, Timestamp)>>,
+    ceilings: Mutex<Ceilings>,
 }
 
 /// What can be had for a tileset.

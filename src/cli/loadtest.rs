@@ -29,7 +29,7 @@ const LINE_EVERY: u64 = 10;
 ///
 /// Simulated people sign in, open a map at a place that many know, pan, zoom, go back, and look at what they see
 /// for a while. Each has a browser of its own: what its view shows is asked for from the middle outwards, its
-/// cache is honoured (max-age, stale-while-revalidate, ETag), and requests of a view that was left are given up, as
+/// cache is honoured (max-age, stale-while-revalidate, `ETag`), and requests of a view that was left are given up, as
 /// MapLibre does. Nobody waits for the server before moving on, so that a slow one is asked for as much as a fast
 /// one. The same seed makes the same views at the same moments.
 ///
@@ -190,7 +190,7 @@ pub(super) fn run(args: LoadtestArgs) -> Result<(), Failure> {
             .map_err(|error| Failure::Failed(format!("signals: {error}")))?;
         let mut shows = shows;
         let report = loadtest::run(settings, Clock::System, stop, |progress| {
-            shows.show(&progress)
+            shows.show(&progress);
         });
         report.await.map_err(failure)
     })??;
@@ -218,40 +218,37 @@ fn settings(args: LoadtestArgs) -> Result<Settings, Failure> {
         (Some(name), Some(password)) => LogIn::Each { name, password },
         _ => LogIn::With(tokens(args.server.token_file.as_deref())?),
     };
-    let (load, duration) = match args.replay {
-        Some(file) => {
-            let pace = match args.rate {
-                Some(rate) => Pace::Rate(rate),
-                None => Pace::Logged(args.speed.unwrap_or(1.0)),
-            };
-            let load = Load::Replay {
-                name: file.display().to_string(),
-                log: open(&file)?,
-                pace,
-            };
-            (load, args.duration)
+    let (load, duration) = if let Some(file) = args.replay {
+        let pace = match args.rate {
+            Some(rate) => Pace::Rate(rate),
+            None => Pace::Logged(args.speed.unwrap_or(1.0)),
+        };
+        let load = Load::Replay {
+            name: file.display().to_string(),
+            log: open(&file)?,
+            pace,
+        };
+        (load, args.duration)
+    } else {
+        let pause = match args.rate {
+            Some(rate) => Duration::from_secs_f64(f64::from(args.users) / rate),
+            None => args.think,
+        };
+        let duration = args.duration.unwrap_or(Duration::from_mins(1));
+        if args.ramp > duration {
+            return Err(Failure::Usage(
+                "--ramp is longer than --duration: not everybody would come".to_owned(),
+            ));
         }
-        None => {
-            let pause = match args.rate {
-                Some(rate) => Duration::from_secs_f64(f64::from(args.users) / rate),
-                None => args.think,
-            };
-            let duration = args.duration.unwrap_or(Duration::from_mins(1));
-            if args.ramp > duration {
-                return Err(Failure::Usage(
-                    "--ramp is longer than --duration: not everybody would come".to_owned(),
-                ));
-            }
-            let load = Load::People {
-                tilesets: args.server.tileset,
-                pause,
-                ramp: args.ramp,
-                seed: args.seed,
-                screen: args.screen,
-                cache: args.browser_cache.as_u64(),
-            };
-            (load, Some(duration))
-        }
+        let load = Load::People {
+            tilesets: args.server.tileset,
+            pause,
+            ramp: args.ramp,
+            seed: args.seed,
+            screen: args.screen,
+            cache: args.browser_cache.as_u64(),
+        };
+        (load, Some(duration))
     };
     Ok(Settings {
         url,
@@ -403,16 +400,22 @@ impl Drop for Shows {
     reason = "counts far below 2^53, for people to read"
 )]
 fn line(elapsed: Duration, glance: &Glance, people: bool) -> String {
+    use std::fmt::Write as _;
+
     let rate = glance.requests as f64 / elapsed.as_secs_f64().max(0.001);
     let ms = |time: Duration| time.as_secs_f64() * 1000.0;
     let (p50, p99) = (ms(glance.p50), ms(glance.p99));
     let mut text = format!("{rate:.0} requests/s  p50 {p50:.1} ms  p99 {p99:.1} ms");
     if people {
         let cached = glance.cached as f64 * 100.0 / (glance.wanted.max(1)) as f64;
-        text += &format!("  {} views  browser cache {cached:.0} %", glance.views);
+        let _ = write!(
+            text,
+            "  {} views  browser cache {cached:.0} %",
+            glance.views
+        );
     }
     if glance.failed > 0 {
-        text += &format!("  {} FAILED", glance.failed);
+        let _ = write!(text, "  {} FAILED", glance.failed);
     }
     text
 }

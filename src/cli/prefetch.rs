@@ -40,6 +40,7 @@ Examples:
 
 The session's token comes from TILEKEEP_TOKEN or --token-file; --user signs in by name, with the password from
 TILEKEEP_PASSWORD or typed. Exit codes: 0 done, 1 finished with failures (listed), 2 wrong usage.")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(super) struct PrefetchArgs {
     /// The server's public address.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
@@ -126,7 +127,7 @@ pub(super) struct PrefetchArgs {
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     max_failures: u64,
 
-    /// A file with the session's token, instead of TILEKEEP_TOKEN.
+    /// A file with the session's token, instead of `TILEKEEP_TOKEN`.
     #[arg(long, value_name = "FILE", conflicts_with = "user")]
     token_file: Option<PathBuf>,
 
@@ -291,10 +292,7 @@ fn pool(args: &PrefetchArgs, url: &ServerUrl) -> Result<Pool, Failure> {
             .map_err(|error| usage(&error))?
     };
     if !url.is_https() && !url.is_loopback() && (log_in.is_some() || credential.is_secret()) {
-        eprintln!(
-            "warning: {} is not https: whoever can listen on the way sees the session",
-            url
-        );
+        eprintln!("warning: {url} is not https: whoever can listen on the way sees the session");
     }
     let protocol = if args.http == "2" {
         Protocol::Http2

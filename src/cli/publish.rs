@@ -97,6 +97,7 @@ pub(super) struct PublishArgs {
     json: bool,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as every command is called")]
 pub(super) fn run(args: PublishArgs) -> Result<(), Failure> {
     let config = Config::load_without_secrets(&args.config.config)?;
     if std::env::var_os(crate::log::VARIABLE).is_some() {
@@ -392,7 +393,8 @@ impl Work<'_> {
         );
         if switched {
             let before = self.tileset.tileset.version().unwrap_or_default();
-            line += &format!("; version was {before}");
+            line.push_str("; version was ");
+            line.push_str(before);
         }
         print(&line)?;
         if unwanted > 0 && !self.args.prune {

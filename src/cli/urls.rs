@@ -74,6 +74,7 @@ pub(super) struct UrlsArgs {
     think: std::time::Duration,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as every command is called")]
 pub(super) fn run(args: UrlsArgs) -> Result<(), Failure> {
     let coverage = coverage(&args.bbox, args.area.as_deref())?;
     let tokens = tokens(args.server.token_file.as_deref())?;

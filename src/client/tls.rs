@@ -8,6 +8,10 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// The machine's certificate roots (`SSL_CERT_FILE` and `SSL_CERT_DIR` count). Without any, no `https` address can
 /// be trusted, which the attempt then says; `why` ends the warning's sentence with what that means for the caller.
+#[expect(
+    clippy::missing_panics_doc,
+    reason = "the provider that is built in has both versions"
+)]
 pub fn native_roots(why: &str) -> ClientConfig {
     let builder = || {
         ClientConfig::builder_with_provider(Arc::new(default_provider()))

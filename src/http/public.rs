@@ -209,21 +209,20 @@ impl PublicSide {
             coord,
             scale,
         };
-        let (tileset, served) = match parts.cache.lookup(at_hand, lane, now) {
-            Some(served) => (tileset, Ok(served)),
-            None => {
-                // What a fill waits for takes nobody's place here, nor one among those that count no
-                // references: that is for those who do not wait.
-                drop(turn);
-                let tileset = Guard::into_inner(tileset);
-                let wanted = Wanted {
-                    tileset: &tileset,
-                    coord,
-                    scale,
-                };
-                let served = parts.cache.fill(wanted, lane, now).await;
-                (Guard::from_inner(tileset), served)
-            }
+        let (tileset, served) = if let Some(served) = parts.cache.lookup(at_hand, lane, now) {
+            (tileset, Ok(served))
+        } else {
+            // What a fill waits for takes nobody's place here, nor one among those that count no
+            // references: that is for those who do not wait.
+            drop(turn);
+            let tileset = Guard::into_inner(tileset);
+            let wanted = Wanted {
+                tileset: &tileset,
+                coord,
+                scale,
+            };
+            let served = parts.cache.fill(wanted, lane, now).await;
+            (Guard::from_inner(tileset), served)
         };
         // A fill takes its time, and what a browser is told counts from the answer.
         let now = parts.clock.now();

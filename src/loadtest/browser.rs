@@ -180,7 +180,7 @@ impl Browser {
     /// Waits for the next answer; for ever where none is under way.
     pub async fn turn(&mut self) {
         match self.wire.next().await {
-            Next::Done(done) => self.settle(done),
+            Next::Done(done) => self.settle(*done),
             Next::Aborted => {}
             Next::Idle => std::future::pending().await,
         }
@@ -288,7 +288,7 @@ impl Browser {
         let mut sample = Sample {
             wanted: flight.wanted.since,
             sent: done.sent,
-            done: done.done,
+            done: done.ended,
             outcome: Outcome::Unfinished,
             source: None,
             bytes: 0,
@@ -299,7 +299,7 @@ impl Browser {
                 sample.outcome = Outcome::of_status(answered.status);
                 sample.source = outcome::source(&answered.headers);
                 sample.bytes = answered.bytes;
-                spared = self.keep(key, &answered, done.done);
+                spared = self.keep(key, &answered, done.ended);
             }
             Err(outcome) => sample.outcome = outcome,
         }
@@ -312,7 +312,7 @@ impl Browser {
                 end = Some(if viewing.holes {
                     ViewEnd::Holes
                 } else {
-                    ViewEnd::Filled(done.done.since(viewing.since))
+                    ViewEnd::Filled(done.ended.since(viewing.since))
                 });
                 self.viewing = None;
             }

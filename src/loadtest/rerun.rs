@@ -163,7 +163,7 @@ fn count(recorder: &Recorder, person: u32, due: &Due, done: &Done) {
     let sample = Sample {
         wanted: due.at,
         sent: done.sent,
-        done: done.done,
+        done: done.ended,
         outcome,
         source,
         bytes,

@@ -56,7 +56,7 @@ pub struct Done {
     /// When it was handed to an open connection.
     pub sent: Option<Uptime>,
     /// When the last byte came, or it failed.
-    pub done: Uptime,
+    pub ended: Uptime,
     /// Connections that were opened for it.
     pub opened: u64,
     /// To be used again (HTTP/1.1).
@@ -66,7 +66,7 @@ pub struct Done {
 /// What [`Wire::next`] saw.
 pub enum Next {
     /// An answer, or a failure.
-    Done(Done),
+    Done(Box<Done>),
     /// The end of what was aborted: there is room again.
     Aborted,
     /// Nothing is under way.
@@ -156,7 +156,7 @@ impl Wire {
         match self.exchanges.join_next().await {
             Some(Ok(mut done)) => {
                 self.idle.extend(done.connection.take());
-                Next::Done(done)
+                Next::Done(Box::new(done))
             }
             Some(Err(_)) => Next::Aborted,
             None => Next::Idle,
@@ -255,7 +255,7 @@ impl Exchange {
             connection: connection.filter(|_| answer.is_ok()),
             answer: answer.map_err(Outcome::of_error),
             sent: self.sent,
-            done: self.clock.uptime(),
+            ended: self.clock.uptime(),
             opened: self.opened,
         }
     }

@@ -118,15 +118,13 @@ impl S3Origin {
         attempt: &A,
         deadline: Duration,
     ) -> Result<A::Reply, OriginError> {
-        match timeout(deadline, self.attempts(attempt, deadline)).await {
-            Ok(result) => result,
-            Err(_) => {
-                let get = attempt.get();
-                let progress = &get.progress;
-                let detail = format!("{get}: no whole answer in {deadline:?} ({progress})");
-                Err(OriginError::new(OriginErrorKind::Deadline, detail))
-            }
+        if let Ok(result) = timeout(deadline, self.attempts(attempt, deadline)).await {
+            return result;
         }
+        let get = attempt.get();
+        let progress = &get.progress;
+        let detail = format!("{get}: no whole answer in {deadline:?} ({progress})");
+        Err(OriginError::new(OriginErrorKind::Deadline, detail))
     }
 
     async fn attempts<A: Attempt>(

@@ -193,7 +193,10 @@ mod tests {
         let tile = TileCoord::new(3, 4, 2).unwrap();
         assert_eq!(facts.path(tile), "/world/3/4/2.png?v=2");
         assert_eq!((facts.minzoom, facts.maxzoom), (1, 7));
-        assert_eq!(facts.bounds.to_array(), [5.0, 45.0, 11.0, 48.0]);
+        assert_eq!(
+            format!("{:?}", facts.bounds.to_array()),
+            "[5.0, 45.0, 11.0, 48.0]"
+        );
     }
 
     #[test]

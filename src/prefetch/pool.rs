@@ -13,7 +13,7 @@ use crate::client::{
 /// For a connection and its first word.
 const CONNECT: Duration = Duration::from_secs(10);
 /// For an answer: more than the server's own deadline for a tile.
-pub(super) const ANSWER: Duration = Duration::from_secs(60);
+pub(super) const ANSWER: Duration = Duration::from_mins(1);
 /// How many workers share an HTTP/2 connection: below what servers allow.
 const STREAMS: usize = 50;
 

@@ -248,10 +248,9 @@ impl ResumeFile {
 
 fn lock(file: &File, path: &Path) -> Result<(), ResumeError> {
     match file.try_lock() {
-        Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => Err(ResumeError::InUse(path.to_owned())),
         // A file system without locks is no reason not to go on.
-        Err(TryLockError::Error(_)) => Ok(()),
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
     }
 }
 

@@ -212,9 +212,8 @@ impl Shared {
     /// Signs in anew after a 401; false: it ends the run.
     async fn signed_in_again(&self, refused: &Arc<Credential>) -> bool {
         let more = match self.pool.sign_in(Some(refused)).await {
-            Ok(true) => return true,
-            // Away, which the next attempt finds out and waits for.
-            Err(CredentialError::Client(_)) => return true,
+            // Or it is away, which the next attempt finds out and waits for.
+            Ok(true) | Err(CredentialError::Client(_)) => return true,
             Ok(false) => String::new(),
             Err(error) => format!("; {error}"),
         };

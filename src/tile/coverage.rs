@@ -52,7 +52,7 @@ impl Coverage {
 
     /// These tiles and no others, in the walk's order.
     pub fn tiles(mut tiles: Vec<TileCoord>) -> Self {
-        tiles.sort_unstable_by(|a, b| preorder(*a).cmp(&preorder(*b)));
+        tiles.sort_unstable_by_key(|tile| preorder(*tile));
         tiles.dedup();
         Self(Shape::Listed(tiles.into()))
     }

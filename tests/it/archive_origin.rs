@@ -317,7 +317,7 @@ async fn a_real_servers_ranges_of_somebody_elses_archive() {
     for coord in [at(0, 0, 0), at(5, 17, 11), at(7, 127, 127), at(7, 3, 99)] {
         let tile = found(ask(coord).await);
         assert_eq!(tile.encoding, ContentEncoding::Gzip);
-        let run = (tile_id(coord) / 7) % 3 == 0;
+        let run = (tile_id(coord) / 7).is_multiple_of(3);
         let expected = if run {
             "sea".to_owned()
         } else {

@@ -23,7 +23,7 @@ fn export(format: TileFormat) -> Export {
 
 /// Every tile of zooms 0 to `zoom`; most are the sea's.
 fn body(coord: TileCoord) -> Bytes {
-    if (coord.x() + coord.y()) % 3 == 0 {
+    if (coord.x() + coord.y()).is_multiple_of(3) {
         Bytes::from(format!("land {coord}").repeat(9))
     } else {
         Bytes::from_static(b"the same sea everywhere")

@@ -1,4 +1,4 @@
-//! Changes in a bucket, told by S3 through SQS: from MiniStack's own notifications to every cache.
+//! Changes in a bucket, told by S3 through SQS: from `MiniStack`'s own notifications to every cache.
 
 use std::time::Duration;
 

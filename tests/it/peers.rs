@@ -1,7 +1,7 @@
 //! Software of other people that speaks AWS's and the archives' languages: SeaweedFS (S3, STS with session
-//! policies), MiniStack (SQS, IMDS, IAM), and Python libraries that check what we sign and write.
+//! policies), `MiniStack` (SQS, IMDS, IAM), and Python libraries that check what we sign and write.
 //!
-//! It comes from PyPI by `tests/peers/requirements.txt`, once, into a folder beside the build's own.
+//! It comes from `PyPI` by `tests/peers/requirements.txt`, once, into a folder beside the build's own.
 
 mod cloudfront;
 mod ministack;
@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 const REQUIREMENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/requirements.txt");
 
 /// For a server to start on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A program of the environment: `python`, `weed`, `ministack`, `pmtiles-show`, `mb-util`.
 pub fn program(name: &str) -> PathBuf {

@@ -289,7 +289,7 @@ async fn what_may_pass_is_tried_again_and_what_does_not_is_listed() {
     assert!(failed.stderr.contains("--resume"), "{failed:?}");
 
     origin.heal();
-    server.clock.advance(Duration::from_secs(60));
+    server.clock.advance(Duration::from_mins(1));
     let healed = prefetch(&server, &args).await;
     assert_eq!(healed.code, Some(0), "{healed:?}");
     counts(&healed, &[("failed", 0)]);
@@ -320,10 +320,10 @@ async fn only_what_is_stale_is_revalidated() {
         ],
     );
     assert_eq!(origin.calls() as u64, had, "nothing was fetched");
-    server.clock.advance(Duration::from_secs(55 * 60));
+    server.clock.advance(Duration::from_mins(55));
     let nearly = prefetch(&server, &stale_only).await;
     counts(&nearly, &[("stored", had), ("expiring", had), ("stale", 0)]);
-    server.clock.advance(Duration::from_secs(10 * 60));
+    server.clock.advance(Duration::from_mins(10));
     let stale = prefetch(&server, &stale_only).await;
     counts(&stale, &[("stored", had), ("stale", had)]);
     crate::prefetch::until(|| origin.calls() as u64 == 2 * had).await;

@@ -176,7 +176,11 @@ impl Question {
         let status = signed.get_bucket_policy_status().bucket(&self.bucket);
         match status.send().await {
             Ok(answer) => {
-                if answer.policy_status().and_then(|s| s.is_public()) == Some(true) {
+                if answer
+                    .policy_status()
+                    .and_then(aws_sdk_s3::types::PolicyStatus::is_public)
+                    == Some(true)
+                {
                     openings.push(opening("its policy is public (GetBucketPolicyStatus)"));
                 }
             }

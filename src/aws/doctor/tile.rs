@@ -170,7 +170,7 @@ impl Question {
                 Outcome::Refused { trouble, .. } if trouble.code() == "NoSuchKey" => {}
                 Outcome::Refused { trouble, listed }
                     if trouble.is_denied()
-                        && !trouble.refusal().is_some_and(|r| kms_key(r).is_some()) =>
+                        && trouble.refusal().is_none_or(|r| kms_key(r).is_none()) =>
                 {
                     denied.get_or_insert(Outcome::Refused { trouble, listed });
                     // Who may list hears of missing tiles: this one is forbidden.

@@ -39,7 +39,7 @@ impl Servers {
             admin_urls,
             admin_token,
         } = &config.publish;
-        let token = admin_token.as_ref().map(|token| token.expose());
+        let token = admin_token.as_ref().map(crate::config::SecretValue::expose);
         let admin = |url: &String| {
             let uri: Uri = url.parse().map_err(|_| {
                 Failure::Usage(format!("[publish] admin_urls: `{url}` is no address"))

@@ -74,13 +74,12 @@ impl Leaves {
             None if Arc::strong_count(&leaf.cell) <= 2 => {
                 held.by_offset.remove(&offset);
             }
-            None => {}
             Some(directory) if leaf.bytes == 0 => {
                 leaf.bytes = directory.weight();
                 held.bytes += leaf.bytes;
                 held.make_room(offset);
             }
-            Some(_) => {}
+            None | Some(_) => {}
         }
     }
 }

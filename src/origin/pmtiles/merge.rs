@@ -128,9 +128,10 @@ impl<S: RangeSource> Asked<'_, S> {
     ) -> Result<Bytes, Trouble> {
         let all = others.iter().map(|want| &want.range);
         let all = all.chain([&mine]).filter(|range| !range.is_empty());
-        let whole = all.fold(u64::MAX..0, |whole, range| {
-            whole.start.min(range.start)..whole.end.max(range.end)
+        let (start, end) = all.fold((u64::MAX, 0), |(start, end), range| {
+            (range.start.min(start), range.end.max(end))
         });
+        let whole = start..end;
         let result = self.ask(version, whole.clone()).await;
         self.counters
             .joined
@@ -166,11 +167,10 @@ impl<S: RangeSource> Asked<'_, S> {
             deadline: self.until.saturating_duration_since(Instant::now()),
         };
         match self.source.read(request).await? {
-            RangeReply::NotModified if confirms => Ok(Bytes::new()),
             // Gone: reading the header anew says what there is to say.
             RangeReply::Changed | RangeReply::NotFound => Err(Trouble::Changed),
             RangeReply::Part(part) if part.validator != version.validator => Err(Trouble::Changed),
-            RangeReply::Part(_) if confirms => Ok(Bytes::new()),
+            RangeReply::Part(_) | RangeReply::NotModified if confirms => Ok(Bytes::new()),
             RangeReply::Part(part) if part.body.len() as u64 == whole.end - whole.start => {
                 Ok(part.body)
             }

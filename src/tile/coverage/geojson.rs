@@ -145,7 +145,7 @@ impl Reader {
                 return Err(AreaError::StrayHole(format!("{place}, hole {number}")));
             }
         }
-        for coord in read.iter().flat_map(|ring| ring.coords_iter()) {
+        for coord in read.iter().flat_map(geo::CoordsIter::coords_iter) {
             self.digest.extend_from_slice(&coord.x.to_le_bytes());
             self.digest.extend_from_slice(&coord.y.to_le_bytes());
         }
@@ -190,7 +190,7 @@ fn ring(positions: &[Position], place: &str) -> Result<geo::LineString, AreaErro
     for position in positions {
         match *position.as_slice() {
             [x, y, ..] if x.abs() <= MAX_LONGITUDE && y.abs() <= 90.0 => {
-                coords.push(Coord { x, y })
+                coords.push(Coord { x, y });
             }
             ref other => {
                 let shown: Vec<String> = other.iter().take(3).map(f64::to_string).collect();

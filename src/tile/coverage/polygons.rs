@@ -17,6 +17,13 @@ pub(super) struct Edge {
     pub(super) of: u32,
 }
 
+impl Edge {
+    #[expect(clippy::float_cmp, reason = "the same numbers, not near ones")]
+    fn is_a_point(&self) -> bool {
+        self.from == self.to
+    }
+}
+
 /// How an area lies to a tile.
 #[derive(Debug, Clone)]
 pub(super) enum Within {
@@ -42,7 +49,7 @@ const HARDLY: f64 = 1e-12;
 impl Polygons {
     /// `digest` stands for what the edges were made of.
     pub(super) fn new(mut edges: Vec<Edge>, digest: Vec<u8>) -> Self {
-        edges.retain(|edge| edge.from != edge.to);
+        edges.retain(|edge| !edge.is_a_point());
         let count = (edges.len() / 8).clamp(1, 16_384);
         let mut rows = vec![Vec::new(); count];
         for (index, edge) in (0u32..).zip(&edges) {

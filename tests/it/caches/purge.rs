@@ -216,7 +216,7 @@ async fn a_purge_of_a_thousand_tiles_among_a_million() {
         memory.put(key(n), absent.clone());
         let _ = disk.put(key(n), absent.clone());
         if n % 1_000 == 0 {
-            assert!(disk.wait_written(Duration::from_secs(60)));
+            assert!(disk.wait_written(Duration::from_mins(1)));
         }
     }
     memory.settle();

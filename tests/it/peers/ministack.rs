@@ -1,4 +1,4 @@
-//! MiniStack: SQS, S3 notifications, IAM, STS and an instance's metadata service in one process.
+//! `MiniStack`: SQS, S3 notifications, IAM, STS and an instance's metadata service in one process.
 
 use std::process::Command;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{PATIENCE, Process, free_port, program};
 
-/// A running MiniStack. It checks no signatures: any keys do.
+/// A running `MiniStack`. It checks no signatures: any keys do.
 pub struct MiniStack {
     _process: Process,
     _folder: tempfile::TempDir,

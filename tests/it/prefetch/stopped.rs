@@ -98,7 +98,7 @@ async fn a_session_that_ends_under_way_ends_the_run_unless_it_can_sign_in_again(
         let server = server(&origin).await;
         let run = begin(&server, token, &format!("{WORLD} --rate 100 {who}"));
         until(|| origin.calls() > 10).await;
-        server.clock.advance(Duration::from_secs(2 * 86_400));
+        server.clock.advance(Duration::from_hours(48));
         let said = ended(run).await;
         server.stop().await;
         said
