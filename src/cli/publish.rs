@@ -225,6 +225,10 @@ impl Work<'_> {
                 marker.display()
             ));
         }
+        if let Some(folder) = self.args.source.clone().filter(|source| source.is_dir()) {
+            let tally = tally.clone();
+            tokio::task::spawn_blocking(move || progress::count(&folder, &tally));
+        }
         let shown = Shown::begin(&tally);
         let mut outcome = publish::upload(&job, reader, &tally, ending.clone()).await;
         shown.end().await;

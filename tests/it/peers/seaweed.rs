@@ -53,6 +53,8 @@ impl Seaweed {
             .args(["-s3", "-s3.config=s3.json", "-s3.iam.config=iam.json"])
             .args(["-volume.max=200", "-master.volumeSizeLimitMB=64"])
             .arg("-master.telemetry=false")
+            // On fixed ports, which a second one on the machine would die of.
+            .args(["-s3.port.iceberg=0", "-s3.port.lance=0"])
             .arg(format!("-master.port={master}"))
             .arg(format!("-volume.port={volume}"))
             .arg(format!("-filer.port={filer}"))
