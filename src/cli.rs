@@ -166,7 +166,7 @@ pub fn run() -> ExitCode {
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(args),
         Command::IamPolicy(args) => iam_policy::run(args),
-        Command::Publish(args) => publish::run(args),
+        Command::Publish(args) => publish::run(&args),
         Command::Purge(args) => purge::run(args),
         Command::Serve(args) => serve::run(&args),
         Command::Token(command) => token::run(&command),

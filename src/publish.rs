@@ -142,7 +142,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn fail(&mut self, tally: &Tally, what: impl ToString) {
+    fn fail(&mut self, tally: &Tally, what: &impl ToString) {
         add(&tally.failed, 1);
         if self.failures.len() < MOST_TOLD {
             self.failures.push(what.to_string());
@@ -349,7 +349,7 @@ fn settle(
     let ended = match ended {
         Ok(ended) => ended,
         Err(error) => {
-            outcome.fail(tally, format!("an upload broke off: {error}"));
+            outcome.fail(tally, &format!("an upload broke off: {error}"));
             return None;
         }
     };
@@ -413,7 +413,7 @@ pub async fn prune(job: &Job, outcome: &mut Outcome, tally: &Arc<Tally>, mut end
                     stopped = Some(Stopped::Bucket(error));
                 }
             }
-            Some(Err(error)) => outcome.fail(tally, format!("a removal broke off: {error}")),
+            Some(Err(error)) => outcome.fail(tally, &format!("a removal broke off: {error}")),
         }
     }
     outcome.stopped = outcome.stopped.take().or(stopped);

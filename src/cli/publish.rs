@@ -3,6 +3,7 @@
 mod progress;
 mod servers;
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -97,7 +98,7 @@ pub(super) struct PublishArgs {
     json: bool,
 }
 
-pub(super) fn run(args: PublishArgs) -> Result<(), Failure> {
+pub(super) fn run(args: &PublishArgs) -> Result<(), Failure> {
     let config = Config::load_without_secrets(&args.config.config)?;
     if std::env::var_os(crate::log::VARIABLE).is_some() {
         crate::log::init()?;
@@ -122,9 +123,9 @@ pub(super) fn run(args: PublishArgs) -> Result<(), Failure> {
         )));
     }
     let servers = Servers::of(&config)?;
-    let target = target(&args, &tileset.tileset)?;
+    let target = target(args, &tileset.tileset)?;
     let work = Work {
-        args: &args,
+        args,
         config: &config,
         tileset,
         target,
@@ -396,7 +397,8 @@ impl Work<'_> {
         );
         if switched {
             let before = self.tileset.tileset.version().unwrap_or_default();
-            line += &format!("; version was {before}");
+            // Writing to a String cannot fail.
+            let _ = write!(line, "; version was {before}");
         }
         print(&line)?;
         if unwanted > 0 && !self.args.prune {

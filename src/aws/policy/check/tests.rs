@@ -228,7 +228,7 @@ fn resources_that_are_too_wide_or_elsewhere() {
 fn what_is_missing_is_named_with_its_arn() {
     only(
         &format!(
-            r#"{},{LIST}"#,
+            "{},{LIST}",
             READ.replace(",\"arn:aws:s3:::acme/sea/*\"", "")
         ),
         &[
