@@ -177,7 +177,7 @@ pub fn run() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Doctor(args) => doctor::run(&args),
         Command::IamPolicy(args) => iam_policy::run(args),
-        Command::Publish(args) => publish::run(args),
+        Command::Publish(args) => publish::run(&args),
         Command::Prefetch(args) => prefetch::run(*args),
         Command::Loadtest(args) => loadtest::run(*args),
         Command::Purge(args) => purge::run(args),

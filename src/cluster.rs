@@ -316,8 +316,7 @@ impl Link {
     pub async fn run(mut self, node: Arc<dyn Node>, mut shutdown: Shutdown) {
         tokio::select! {
             () = shutdown.asked() => {}
-            // On the heap: it is some 18 KB of what it may be waiting for.
-            () = Box::pin(self.keep_up(&node)) => {}
+            () = self.keep_up(&node) => {}
         }
     }
 
@@ -326,7 +325,8 @@ impl Link {
         let mut pause = FIRST_PAUSE;
         let mut followed = purges::Followed::new(&self.shared, Instant::now()).await;
         loop {
-            let trouble = self.converse(node, &mut followed).await;
+            // On the heap: it is some 18 KB of what it may be waiting for.
+            let trouble = Box::pin(self.converse(node, &mut followed)).await;
             self.shared.accepting.store(false, Ordering::Release);
             self.hang_up();
             let before = self.shared.reach.send_replace(Reach::Away);

@@ -142,11 +142,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "errors and texts of many kinds, made for this"
-    )]
-    fn fail(&mut self, tally: &Tally, what: impl ToString) {
+    fn fail(&mut self, tally: &Tally, what: &impl ToString) {
         add(&tally.failed, 1);
         if self.failures.len() < MOST_TOLD {
             self.failures.push(what.to_string());
@@ -353,7 +349,7 @@ fn settle(
     let ended = match ended {
         Ok(ended) => ended,
         Err(error) => {
-            outcome.fail(tally, format!("an upload broke off: {error}"));
+            outcome.fail(tally, &format!("an upload broke off: {error}"));
             return None;
         }
     };
@@ -417,7 +413,7 @@ pub async fn prune(job: &Job, outcome: &mut Outcome, tally: &Arc<Tally>, mut end
                     stopped = Some(Stopped::Bucket(error));
                 }
             }
-            Some(Err(error)) => outcome.fail(tally, format!("a removal broke off: {error}")),
+            Some(Err(error)) => outcome.fail(tally, &format!("a removal broke off: {error}")),
         }
     }
     outcome.stopped = outcome.stopped.take().or(stopped);

@@ -1,6 +1,6 @@
 //! What a configuration needs of IAM, as `tilekeep iam-policy` prints and checks it.
 
-use crate::aws::policy::{Needs, Reader, TilesetNeed};
+use crate::aws::policy::{Needs, Queue, Reader, TilesetNeed, queue_arn};
 use crate::config::{AssumeRole, Config, TilesetConfig};
 use crate::tile::{KeyTemplate, Scale, TileCoord, Tileset};
 
@@ -36,10 +36,19 @@ pub fn needs(config: &Config, region: Option<&str>) -> Needs {
         .map_or(from_role.unwrap_or("aws"), partition)
         .to_owned();
     let endpoint = config.aws.endpoint_url.as_deref();
+    let queue = config.events.as_ref().and_then(|events| {
+        let arn = queue_arn(
+            events.queue.as_str(),
+            region.unwrap_or_default(),
+            &partition,
+        )?;
+        let role = for_all.map(|role| (role.arn.clone(), role.external_id.clone()));
+        Some(Queue { arn, role })
+    });
     Needs {
         partition,
         readers,
-        queue: None,
+        queue,
         tls: endpoint.is_none_or(|url| url.starts_with("https")),
     }
 }

@@ -49,13 +49,16 @@ pub struct Vending {
 /// What is known of each role, and since when.
 type Ceilings = HashMap<Box<str>, (Ceiling, Timestamp)>;
 
+/// By person and tileset.
+type Remembered = HashMap<(Box<str>, Box<str>), Lent>;
+
 /// Where STS is asked, and what it gave.
 struct Desk {
     sts: Option<SdkConfig>,
     base: Kept,
     waiting: Semaphore,
     at_once: Semaphore,
-    lent: Mutex<HashMap<(Box<str>, Box<str>), Lent>>,
+    lent: Mutex<Remembered>,
     /// By role.
     ceilings: Mutex<Ceilings>,
 }

@@ -69,8 +69,8 @@ pub(super) fn run(args: IamPolicyArgs) -> Result<(), Failure> {
     };
     if args.publish {
         let policy = publishing(&needs, &hints);
-        print(&pretty(&serde_json::json!({ "policy": policy })))?;
         note_size(&policy);
+        print(&pretty(&Publishing { policy }))?;
         return Ok(());
     }
     let least = least(&needs, &hints);
@@ -88,6 +88,12 @@ pub(super) fn run(args: IamPolicyArgs) -> Result<(), Failure> {
         );
     }
     Ok(())
+}
+
+/// What `--publish` prints, in the order that people write.
+#[derive(serde::Serialize)]
+struct Publishing {
+    policy: Policy,
 }
 
 fn check_file(file: &Path, needs: &Needs, whose: Option<&str>) -> Result<(), Failure> {

@@ -3,6 +3,7 @@
 mod progress;
 mod servers;
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -97,8 +98,7 @@ pub(super) struct PublishArgs {
     json: bool,
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "as every command is called")]
-pub(super) fn run(args: PublishArgs) -> Result<(), Failure> {
+pub(super) fn run(args: &PublishArgs) -> Result<(), Failure> {
     let config = Config::load_without_secrets(&args.config.config)?;
     if std::env::var_os(crate::log::VARIABLE).is_some() {
         crate::log::init()?;
@@ -123,9 +123,9 @@ pub(super) fn run(args: PublishArgs) -> Result<(), Failure> {
         )));
     }
     let servers = Servers::of(&config)?;
-    let target = target(&args, &tileset.tileset)?;
+    let target = target(args, &tileset.tileset)?;
     let work = Work {
-        args: &args,
+        args,
         config: &config,
         tileset,
         target,
@@ -225,6 +225,10 @@ impl Work<'_> {
                 "{}: {error}; should this run be cut off, purge the tileset by hand",
                 marker.display()
             ));
+        }
+        if let Some(folder) = self.args.source.clone().filter(|source| source.is_dir()) {
+            let tally = tally.clone();
+            tokio::task::spawn_blocking(move || progress::count(&folder, &tally));
         }
         let shown = Shown::begin(&tally);
         let mut outcome = publish::upload(&job, reader, &tally, ending.clone()).await;
@@ -393,8 +397,8 @@ impl Work<'_> {
         );
         if switched {
             let before = self.tileset.tileset.version().unwrap_or_default();
-            line.push_str("; version was ");
-            line.push_str(before);
+            // Writing to a String cannot fail.
+            let _ = write!(line, "; version was {before}");
         }
         print(&line)?;
         if unwanted > 0 && !self.args.prune {

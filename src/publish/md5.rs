@@ -64,7 +64,7 @@ const SINES: [u32; 64] = [
     0x6fa8_7e4f, 0xfe2c_e6e0, 0xa301_4314, 0x4e08_11a1, 0xf753_7e82, 0xbd3a_f235, 0x2ad7_d2bb, 0xeb86_d391,
 ];
 
-#[expect(clippy::many_single_char_names, reason = "RFC 1321 §3.4 calls them so")]
+#[allow(clippy::many_single_char_names, reason = "as the RFC names them")]
 fn mix(state: &mut [u32; 4], block: &[u8]) {
     let mut words = [0_u32; 16];
     for (word, bytes) in words.iter_mut().zip(block.chunks_exact(4)) {

@@ -1,6 +1,10 @@
 //! The integration tests: one binary, a module a theme.
 
 #![allow(
+    clippy::large_futures,
+    reason = "a test's stack has room for the SDK's"
+)]
+#![allow(
     clippy::unwrap_used,
     reason = "in a test, and in what helps it, a panic is the report"
 )]

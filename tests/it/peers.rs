@@ -62,7 +62,11 @@ fn environment() -> PathBuf {
         let done = Command::new(program).args(arguments).output();
         let done = done.expect("Python with venv is needed: apt-get install python3 python3-venv");
         let errors = String::from_utf8_lossy(&done.stderr);
-        assert!(done.status.success(), "{program:?} {arguments:?}: {errors}");
+        assert!(
+            done.status.success(),
+            "{} {arguments:?}: {errors}",
+            program.display()
+        );
     };
     let folder = place.to_str().unwrap();
     run(Path::new("python3"), &["-m", "venv", "--clear", folder]);

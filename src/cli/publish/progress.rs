@@ -1,6 +1,7 @@
 //! How far a publication has come: a bar on a terminal, a line now and then elsewhere.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -58,6 +59,22 @@ pub(super) async fn show(tally: Arc<Tally>, mut end: oneshot::Receiver<()>) {
         }
     }
     bar.finish_and_clear();
+}
+
+/// Counts the files of a folder of `z/x/y`, which alone does not know how many it has. Blocks; an estimate.
+pub(super) fn count(folder: &Path, tally: &Tally) {
+    let entries = |folder: &Path| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let mut total = 0;
+    for zoom in entries(folder).iter().filter(|path| path.is_dir()) {
+        for column in entries(zoom) {
+            let files = std::fs::read_dir(column).into_iter().flatten();
+            total += files.count() as u64;
+        }
+    }
+    tally.total.store(total, Ordering::Relaxed);
 }
 
 fn state(tally: &Tally) -> (&'static str, u64, u64) {

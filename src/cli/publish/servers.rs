@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::super::Failure;
 use super::super::admin::Admin;
 use crate::cluster::Handed;
-use crate::config::{Config, PublishConfig};
+use crate::config::{Config, PublishConfig, SecretValue};
 use crate::http::purge::{MAX_TILES, PurgeReport, PurgeRequest};
 use crate::tile::TileCoord;
 
@@ -39,7 +39,7 @@ impl Servers {
             admin_urls,
             admin_token,
         } = &config.publish;
-        let token = admin_token.as_ref().map(crate::config::SecretValue::expose);
+        let token = admin_token.as_ref().map(SecretValue::expose);
         let admin = |url: &String| {
             let uri: Uri = url.parse().map_err(|_| {
                 Failure::Usage(format!("[publish] admin_urls: `{url}` is no address"))

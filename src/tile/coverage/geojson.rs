@@ -3,8 +3,8 @@
 //! What is wrong is named with its place in the file. Longitudes beyond ±180° go on around the world, as many programs
 //! write areas across the antimeridian; RFC 7946 §3.1.9 would have them cut, which is understood too.
 
+use geo::Coord;
 use geo::algorithm::kernels::{Kernel as _, Orientation, RobustKernel};
-use geo::{Coord, CoordsIter as _};
 use geojson::{GeoJson, GeometryValue, Position};
 
 use super::polygons::{Edge, Polygons};

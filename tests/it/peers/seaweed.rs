@@ -81,6 +81,7 @@ impl Seaweed {
     }
 
     /// The administrator's keys.
+    #[expect(clippy::unused_self, reason = "a server's keys are asked of it")]
     pub fn keys(&self) -> AccessKeys {
         AccessKeys {
             access_key_id: ID.into(),

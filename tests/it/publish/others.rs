@@ -1,5 +1,6 @@
 //! Other people's archives and servers, and an admin side that only listens.
 
+use std::fmt::Write as _;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
@@ -23,26 +24,26 @@ pub(super) async fn admin_side() -> (String, Arc<Mutex<Vec<String>>>) {
                 let mut bytes = [0; 4096];
                 let read = stream.read(&mut bytes).await.unwrap();
                 text.push_str(std::str::from_utf8(&bytes[..read]).unwrap());
-                let Some((head, body)) = text.split_once("\r\n\r\n") else {
+                let Some((fields, body)) = text.split_once("\r\n\r\n") else {
                     continue;
                 };
                 let header = |name: &str| {
-                    let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+                    let mut lines = fields.lines().filter_map(|line| line.split_once(": "));
                     let found = lines.find(|(n, _)| n.eq_ignore_ascii_case(name));
                     found.map_or("", |(_, value)| value)
                 };
                 if body.len() >= header("content-length").parse().unwrap() {
-                    let path = head.split(' ').nth(1).unwrap();
+                    let path = fields.split(' ').nth(1).unwrap();
                     break format!("{path} {} {body}", header("authorization"));
                 }
             };
             log.lock().unwrap().push(body);
             let answer = r#"{"memory":0,"disk":0,"tileset":"world","version":"x","previous":"y"}"#;
-            let head = format!(
+            let first = format!(
                 "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
                 answer.len()
             );
-            let _ = stream.write_all((head + answer).as_bytes()).await;
+            let _ = stream.write_all((first + answer).as_bytes()).await;
         }
     });
     (url, heard)
@@ -101,7 +102,10 @@ async fn archives_that_others_wrote_are_published_to_seaweedfs() {
     // An ETag that is no MD5: what was noted with the object decides.
     let body = "\u{89}PNG 0/0/0.png".as_bytes();
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body);
-    let hash: String = hash.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+    let hash = hash.as_ref().iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    });
     for (noted, says) in [(hash.as_str(), "0 uploaded"), ("another", "1 uploaded")] {
         let place = |key: &str| (BUCKET.to_owned(), key.to_owned());
         let (bucket, key) = place("world/0/0/0.png");

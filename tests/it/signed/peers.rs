@@ -119,7 +119,9 @@ async fn seaweedfs_takes_the_urls_and_holds_the_credentials_to_their_prefix() {
     ];
     seaweed.bucket("tiles", &objects).await;
     let mut tilesets = super::tilesets();
-    tilesets.iter_mut().for_each(|t| t.bucket = "tiles".into());
+    for tileset in &mut tilesets {
+        tileset.bucket = "tiles".into();
+    }
     let mut config = support::config(tilesets);
     config.aws = config::Aws {
         region: Some("us-east-1".into()),

@@ -188,7 +188,8 @@ fn place(pattern: &str, needs: &Needs, wants: &[Want]) -> Option<(String, String
         return Some((what, write));
     }
     let access_point = rest.starts_with("accesspoint/");
-    if !access_point && (!region.is_empty() || !account.is_empty()) {
+    let plain = region.is_empty() && account.is_empty();
+    if !access_point && !plain {
         let what =
             format!("\"{shown}\" names a region or an account, and ARNs of buckets have neither");
         return Some((what, format!("write \"arn:{partition}:s3:::{rest}\"")));
