@@ -152,7 +152,10 @@ impl ReadPlace {
     /// Whether some key may lie in both.
     pub fn overlaps(&self, other: &Self) -> bool {
         let (a, b) = (&self.prefix, &other.prefix);
-        self.bucket == other.bucket && (a.starts_with(b.as_str()) || b.starts_with(a.as_str()))
+        // What lies behind an access point is not known here.
+        let alias = |bucket: &str| bucket.starts_with("arn:") || bucket.ends_with("-s3alias");
+        let same = self.bucket == other.bucket || alias(&self.bucket) || alias(&other.bucket);
+        same && (a.starts_with(b.as_str()) || b.starts_with(a.as_str()))
     }
 }
 

@@ -21,6 +21,9 @@ use super::{AssumeRole, Aws, AwsError};
 use crate::clock::Timestamp;
 use crate::metrics::SignOutcome;
 
+/// How long a URL lives at most that is signed with a session's keys whose end nobody has told.
+const UNKNOWN_END: Duration = Duration::from_mins(15);
+
 /// The shortest life of a URL.
 pub const SHORTEST: Duration = Duration::from_mins(1);
 /// The longest: Signature Version 4 knows no longer one.
@@ -159,7 +162,12 @@ impl Signer {
     /// A URL for this.
     pub async fn sign(&self, wanted: Wanted<'_>, now: Timestamp) -> Result<SignedUrl, SignError> {
         let (keys, keys_end) = self.keys.at_hand(now).ok_or(SignError::NoKeys)?;
-        let window = Window::of(wanted.life, keys_end, now).map_err(SignError::KeysEndSoon)?;
+        // A session's keys have an end, if an unknown one: nothing is promised beyond what STS gives at least.
+        let life = match keys_end {
+            None if keys.session_token().is_some() => wanted.life.min(UNKNOWN_END),
+            _ => wanted.life,
+        };
+        let window = Window::of(life, keys_end, now).map_err(SignError::KeysEndSoon)?;
         // The SDK's future is large, and a tile's answer holds this one.
         let url = Box::pin(self.presigned(wanted, window, keys)).await?;
         let ends = window.ends;

@@ -20,6 +20,7 @@ use super::source::{Role, Trouble};
 use super::{AssumeRole, Aws};
 use crate::clock::Timestamp;
 use crate::metrics::{CredentialOutcome, VendOutcome};
+use crate::tile::is_archive;
 
 /// STS takes no shorter session.
 pub const SHORTEST: Duration = Duration::from_mins(15);
@@ -118,8 +119,10 @@ pub enum VendError {
     /// There is no role to assume for this tileset.
     #[error("no role: neither the tileset nor [aws] has an `assume_role`")]
     NoRole,
-    /// The tileset's prefix is empty.
-    #[error("the tileset's keys begin with a placeholder, so that its prefix is the whole bucket")]
+    /// The tileset's prefix is no folder.
+    #[error(
+        "the tileset's keys do not begin with a folder, so that its prefix opens what lies beside it"
+    )]
     WholeBucket,
     /// Too many ask already.
     #[error("too many ask for credentials at once")]
@@ -206,7 +209,8 @@ impl Vending {
         let offer = Offer {
             role,
             policy: policy.unwrap_or_default(),
-            whole_bucket: place.prefix.is_empty(),
+            // `w` would open `wages/` too.
+            whole_bucket: !place.prefix.ends_with('/') && !is_archive(&place.prefix),
             also: also.map(|(name, _)| name.into()).collect(),
         };
         self.tilesets.insert(tileset.into(), offer);

@@ -241,7 +241,10 @@ impl Work<'_> {
                 Changed::Tiles(&outcome.changed)
             };
             let purged = self.purge(&changed).await;
+            // A write that failed here may have come to be there: then the next run purges everything.
             if purged.is_empty()
+                && tally.failed.load(Ordering::Relaxed) == 0
+                && outcome.stopped.is_none()
                 && let Some(marker) = &marker
             {
                 // Should it stay, the next run would only purge more than it must.
@@ -425,7 +428,7 @@ impl Work<'_> {
         } else if failed > 0 {
             last.push(format!("{failed} tiles failed: run it again to go on"));
         }
-        if self.args.version.is_some() && !last.is_empty() {
+        if self.switches() && !last.is_empty() {
             last.push("the version was not switched everywhere".to_owned());
         }
         told(&last)

@@ -138,7 +138,13 @@ impl Credential {
         let pairs: Vec<&str> = headers
             .get_all(SET_COOKIE)
             .iter()
-            .filter_map(|value| value.to_str().ok()?.split(';').next())
+            .filter_map(|value| value.to_str().ok())
+            // The session's: CloudFront's are of one tileset's path each, and for CloudFront.
+            .filter(|cookie| {
+                let mut attributes = cookie.split(';').skip(1);
+                attributes.any(|attribute| attribute.trim().eq_ignore_ascii_case("path=/"))
+            })
+            .filter_map(|cookie| cookie.split(';').next())
             .map(str::trim)
             .filter(|pair| {
                 pair.split_once('=')

@@ -62,8 +62,10 @@ async fn follow_on(
             };
             after = last.id;
             let told = entries.into_iter().flat_map(|entry| entry.fields).collect();
-            // What is outdated comes from a node that compares soon, or has heard of the newer by now.
-            take(shared, node, told).await?;
+            if !take(shared, node, told).await?.is_empty() {
+                // It has overwritten a newer one: handed over at once.
+                break;
+            }
         }
     }
 }

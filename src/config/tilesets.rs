@@ -78,13 +78,6 @@ impl TilesetConfig {
         if section.has("assume_role") {
             aws.check_role(section);
         }
-        if section.has("archive") && spec.delivery == Delivery::Redirect {
-            section.refuse(
-                "delivery",
-                "is `redirect`, and tiles in an archive are no objects that a URL could name",
-                "leave it out: they are answered by this server",
-            );
-        }
         match Tileset::new(spec) {
             Ok(tileset) => Some(Self {
                 tileset: Arc::new(tileset),

@@ -15,6 +15,8 @@ use crate::metrics::Answer;
 pub enum HelperError {
     /// The tileset's tiles are no objects of their own.
     NotSignable,
+    /// No distribution has this tileset.
+    NotBehindCloudFront,
     /// No keys to sign with.
     NoKeys,
     /// The keys end too soon.
@@ -29,7 +31,7 @@ pub enum HelperError {
     SessionEndsSoon,
     /// No role for this tileset.
     NoRole,
-    /// The tileset's prefix is the whole bucket.
+    /// The tileset's prefix is no folder.
     WholeBucket,
     /// STS is asked by too many already.
     Busy,
@@ -46,6 +48,7 @@ impl HelperError {
     pub fn status(self) -> StatusCode {
         match self {
             Self::NotSignable
+            | Self::NotBehindCloudFront
             | Self::Withheld(_)
             | Self::WithheldForOthers
             | Self::SessionEndsSoon => StatusCode::FORBIDDEN,
@@ -73,6 +76,9 @@ impl HelperError {
             Self::NotSignable => {
                 "This tileset's tiles are not objects of their own in S3 (they lie in an archive, or elsewhere), so there is no URL to sign. Ask for them under their own addresses."
             }
+            Self::NotBehindCloudFront => {
+                "No CloudFront distribution of this server has this tileset. Leave `via` out for a URL of S3's."
+            }
             Self::NoKeys => "This server has no AWS credentials to sign with at this moment. Try again shortly.",
             Self::KeysEndSoon => {
                 "This server's AWS credentials end in a moment, and a signed URL would end with them. Try again shortly."
@@ -92,7 +98,7 @@ impl HelperError {
                 "There are no credentials for this tileset: its operator has to set `assume_role` in the tileset or in [aws] (and `sts_endpoint_url` where there is an `endpoint_url`)."
             }
             Self::WholeBucket => {
-                "There are no credentials for this tileset: its `key` begins with a placeholder, so that its prefix is the whole bucket. Its operator has to put the tiles into a folder."
+                "There are no credentials for this tileset: its `key` does not begin with a folder, so that its prefix would open what lies beside its tiles. Its operator has to put them into a folder."
             }
             Self::Busy => "Too many ask for credentials at once. Try again shortly.",
             Self::Deadline => "AWS STS did not answer in time. Try again shortly.",

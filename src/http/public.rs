@@ -413,8 +413,8 @@ impl PublicSide {
         }
         let (head, body) = request.into_parts();
         let body = whole(body, MAX_BODY, BODY_TIMEOUT).await;
-        let life = match body.and_then(|body| sign::life(&body)) {
-            Ok(life) => life,
+        let wish = match body.and_then(|body| sign::wish(&body)) {
+            Ok(wish) => wish,
             Err(refusal) => return refuse(&refusal),
         };
         let request = Request::from_parts(head, ());
@@ -429,7 +429,7 @@ impl PublicSide {
                     coord,
                     scale: route.address.scale,
                 };
-                sign::answer(&self.parts, tile, life, now).await
+                sign::answer(&self.parts, tile, wish, now).await
             }
             Err(refusal) => *refusal,
         }

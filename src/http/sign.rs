@@ -28,8 +28,7 @@ use crate::tile::{Access, Scale, TileCoord, Tileset};
 /// The methods of `/sign/…`.
 pub(super) const METHODS: &str = "POST, OPTIONS";
 
-const WRONG_BODY: &str =
-    "The body is JSON, like {\"expires_in\": 300}: seconds, from 60 to 604800. Without it, 300.";
+const WRONG_BODY: &str = "The body is JSON, like {\"expires_in\": 300}: seconds, from 60 to 604800. Without it, 300. `via` is `s3` or `cloudfront`.";
 const DEFAULT_LIFE: Duration = Duration::from_mins(5);
 /// A browser follows a redirect that it keeps some moments after it has looked at the time.
 const TO_FOLLOW: Duration = Duration::from_secs(10);
@@ -42,6 +41,28 @@ const BYPASS: &str = "tilekeep; fwd=bypass; detail=redirect";
 struct Asked {
     #[serde(default)]
     expires_in: Option<u64>,
+    #[serde(default)]
+    via: Via,
+}
+
+/// Who is to take the URL.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Via {
+    /// S3 itself.
+    #[default]
+    S3,
+    /// The distribution in front.
+    CloudFront,
+}
+
+/// What a URL is to be like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wish {
+    /// How long it is to live.
+    pub(super) life: Duration,
+    /// Who is to take it.
+    pub(super) via: Via,
 }
 
 /// A tile whose URL is wanted.
@@ -57,16 +78,20 @@ pub(super) fn is_sign<B>(request: &Request<B>) -> bool {
     *request.method() == Method::POST && request.uri().path().starts_with("/sign/")
 }
 
-/// Reads the body: how long the URL is to live.
-pub(super) fn life(body: &[u8]) -> Result<Duration, HttpError> {
+/// Reads the body.
+pub(super) fn wish(body: &[u8]) -> Result<Wish, HttpError> {
     if body.trim_ascii().is_empty() {
-        return Ok(DEFAULT_LIFE);
+        return Ok(Wish {
+            life: DEFAULT_LIFE,
+            via: Via::S3,
+        });
     }
     let asked: Asked =
         serde_json::from_slice(body).map_err(|_| HttpError::BadRequest(WRONG_BODY))?;
     let life = asked.expires_in.map_or(DEFAULT_LIFE, Duration::from_secs);
     if (SHORTEST..=LONGEST).contains(&life) {
-        Ok(life)
+        let via = asked.via;
+        Ok(Wish { life, via })
     } else {
         Err(HttpError::BadRequest(WRONG_BODY))
     }
@@ -76,10 +101,14 @@ pub(super) fn life(body: &[u8]) -> Result<Duration, HttpError> {
 pub(super) async fn answer(
     parts: &PublicParts,
     tile: SignedTile<'_>,
-    life: Duration,
+    Wish { life, via }: Wish,
     now: Timestamp,
 ) -> (Response<Body>, Answer) {
-    let signed = match signed(parts, tile, presign::Method::Get, life, now).await {
+    let signed = match via {
+        Via::S3 => signed(parts, tile, presign::Method::Get, life, now).await,
+        Via::CloudFront => by_distribution(parts, tile, life, now),
+    };
+    let signed = match signed {
         Ok(signed) => signed,
         Err(error) => return refuse(error),
     };
@@ -130,6 +159,25 @@ pub(super) async fn redirect(
     headers.insert(CACHE_STATUS, HeaderValue::from_static(BYPASS));
     protect(headers, tile.tileset);
     (response, Answer::Redirect)
+}
+
+/// A URL that CloudFront takes, which asks this server for what it has not.
+fn by_distribution(
+    parts: &PublicParts,
+    tile: SignedTile<'_>,
+    life: Duration,
+    now: Timestamp,
+) -> Result<SignedUrl, HelperError> {
+    let cloudfront = parts.cloudfront.as_ref();
+    let place = (tile.coord, tile.scale);
+    let signed = cloudfront.and_then(|c| c.signed_url(tile.tileset, place, life, now));
+    let outcome = match signed {
+        Some(_) => SignOutcome::Signed,
+        None => SignOutcome::NotSignable,
+    };
+    parts.metrics.helpers.signed.inc(outcome);
+    let (url, ends) = signed.ok_or(HelperError::NotBehindCloudFront)?;
+    Ok(SignedUrl { url, ends })
 }
 
 async fn signed(
@@ -185,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_life_is_sixty_seconds_to_a_week() {
-        let secs = |body: &str| life(body.as_bytes()).map(|life| life.as_secs());
+        let secs = |body: &str| wish(body.as_bytes()).map(|wish| wish.life.as_secs());
         for (body, expected) in [
             ("", 300),
             (" \n", 300),

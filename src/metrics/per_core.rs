@@ -121,8 +121,8 @@ impl PerCore {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Answer;
     use super::*;
-    use crate::metrics::Answer;
 
     #[test]
     fn what_threads_count_adds_up() {

@@ -94,6 +94,13 @@ impl<S: RangeSource + ?Sized> RangeSource for Arc<S> {
     }
 }
 
+/// The largest tile that is read, as of single objects: what an archive says of lengths is anybody's word.
+const MAX_TILE_BYTES: u64 = 64 << 20;
+
+/// For how long it is believed that an archive cannot be opened, or that a version of it is broken: every tile
+/// of it asks, one after the other, and each holds one of the origin's slots meanwhile.
+const BELIEVED: Duration = Duration::from_secs(1);
+
 /// How often an archive may be replaced while one tile is fetched.
 const MAX_VERSIONS: u32 = 3;
 
@@ -129,11 +136,31 @@ struct Archive {
     current: Mutex<Option<Arc<Version>>>,
     /// Held by the one who reads the header; the others wait for what it finds.
     opening: tokio::sync::Mutex<()>,
+    /// When it could not be opened last, under which key, and why.
+    failed: Mutex<Option<(Instant, Box<str>, OriginError)>>,
+    /// When a version was last forgotten for being broken.
+    forgotten: Mutex<Option<Instant>>,
 }
 
 impl Archive {
     fn current(&self) -> Option<Arc<Version>> {
         lock(&self.current).clone()
+    }
+
+    /// Why it could not be opened a moment ago.
+    fn failure(&self, key: Option<&str>) -> Option<OriginError> {
+        let failed = lock(&self.failed);
+        let (at, of, error) = failed.as_ref()?;
+        (at.elapsed() < BELIEVED && key == Some(of)).then(|| error.clone())
+    }
+
+    /// Forgets a version that is broken, not for every tile that finds out: what is kept of it serves the others.
+    fn forget_broken(&self, version: &Arc<Version>) {
+        let mut forgotten = lock(&self.forgotten);
+        if forgotten.is_none_or(|at| at.elapsed() >= BELIEVED) {
+            *forgotten = Some(Instant::now());
+            self.forget(version);
+        }
     }
 
     /// Forgets a version that is past, if nobody has done so already.
@@ -213,7 +240,7 @@ impl<S: RangeSource> PmtilesOrigin<S> {
                 Err(Trouble::Failed(error)) => {
                     // What is kept of a broken archive would be said of the right one that replaces it.
                     if error.scope == ErrorScope::Object {
-                        archive.forget(&version);
+                        archive.forget_broken(&version);
                     }
                     return Err(error);
                 }
@@ -243,10 +270,24 @@ impl<S: RangeSource> PmtilesOrigin<S> {
         if let Some(version) = current() {
             return Ok(version);
         }
+        if let Some(error) = archive.failure(key) {
+            return Err(error);
+        }
         self.counters.opened.fetch_add(1, Ordering::Relaxed);
         self.counters.reads.fetch_add(1, Ordering::Relaxed);
-        let version = Version::open(&self.source, &request.tileset, until).await?;
-        let version = Arc::new(version);
+        let opened = Version::open(&self.source, &request.tileset, until).await;
+        let failed = match &opened {
+            // That was this request's own time.
+            Err(error) if error.kind == OriginErrorKind::Deadline => None,
+            Err(error) => Some((
+                Instant::now(),
+                key.unwrap_or_default().into(),
+                error.clone(),
+            )),
+            Ok(_) => None,
+        };
+        *lock(&archive.failed) = failed;
+        let version = Arc::new(opened?);
         *lock(&archive.current) = Some(Arc::clone(&version));
         Ok(version)
     }
@@ -281,6 +322,14 @@ impl<S: RangeSource> Asked<'_, S> {
         if self.request.validator.is_some() && self.request.validator == validator {
             self.confirm(version).await?;
             return Ok(OriginReply::NotModified);
+        }
+        let length = place.end - place.start;
+        if length > MAX_TILE_BYTES {
+            return Err(version.broken(
+                &self.request.tileset,
+                OriginErrorKind::Server,
+                format_args!("a tile of {length} bytes is none"),
+            ));
         }
         let body = self.read(version, place).await?;
         let declared = version.header.compression.content_encoding();

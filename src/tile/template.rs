@@ -103,10 +103,14 @@ impl KeyTemplate {
 
         let has = |part: &Part| parts.contains(part);
         let by_row = has(&Part::Z) && has(&Part::X) && (has(&Part::Y) || has(&Part::TmsY));
-        let archive = match parts.as_slice() {
-            [Part::Text(key)] if is_archive(key) => Some(key.clone()),
-            _ => None,
-        };
+        let fixed: Option<String> = parts
+            .iter()
+            .map(|part| match part {
+                Part::Text(text) | Part::Version(text) => Some(text.as_str()),
+                _ => None,
+            })
+            .collect();
+        let archive = fixed.filter(|key| is_archive(key));
         if !by_row && !has(&Part::Quadkey) && archive.is_none() {
             return Err(TemplateError::Ambiguous);
         }
@@ -218,7 +222,10 @@ mod tests {
     fn an_archive_has_one_key_for_all_its_tiles() {
         let archive = KeyTemplate::new("w/{version}.pmtiles", TileFormat::Png, Some("v7")).unwrap();
         assert_eq!(archive.archive(), Some("w/v7.pmtiles"));
-        assert_eq!(archive.fixed_prefix(), "w/v7.pmtiles");
+        // What a role may read: after a switch too.
+        assert_eq!(archive.fixed_prefix(), "w/");
+        let plain = KeyTemplate::new("w.pmtiles", TileFormat::Png, None).unwrap();
+        assert_eq!(plain.fixed_prefix(), "w.pmtiles");
         assert!(!archive.has_density());
         let tiles = KeyTemplate::new("w.pmtiles/{z}/{x}/{y}.pmtiles", TileFormat::Png, None);
         assert_eq!(tiles.unwrap().archive(), None);

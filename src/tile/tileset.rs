@@ -356,7 +356,10 @@ fn valid_name(name: &str) -> bool {
 
 /// Whether it can stand in a URL.
 pub(super) fn valid_version(version: &str) -> bool {
-    (1..=64).contains(&version.len()) && version.bytes().all(is_version_byte)
+    // Of dots alone it would be a step in a path, to a server that takes keys for paths.
+    (1..=64).contains(&version.len())
+        && version.bytes().all(is_version_byte)
+        && !version.bytes().all(|byte| byte == b'.')
 }
 
 /// What a version is made of.

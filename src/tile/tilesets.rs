@@ -248,8 +248,16 @@ impl Tilesets {
                 tileset: tileset.clone(),
                 tile: Some(tile.coord),
             };
-            let tiles = tileset.place().key.tiles_at(&object.key);
-            changes.extend(tiles.into_iter().map(change));
+            let key = &tileset.place().key;
+            if let Some(version) = key.archive_at(&object.key) {
+                changes.push(TilesetChange {
+                    version: version.or(tileset.version().map(str::to_owned)),
+                    tileset: tileset.clone(),
+                    tile: None,
+                });
+            } else {
+                changes.extend(key.tiles_at(&object.key).into_iter().map(change));
+            }
         }
         changes
     }

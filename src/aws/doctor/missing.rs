@@ -22,7 +22,9 @@ pub(super) async fn look(
     let prefix = |seen: &Seen| {
         let numbers = readers[seen.reader].tilesets.iter();
         let mut places = numbers.map(|number| (number, site.tilesets[*number].0.place()));
-        let place = places.find(|(_, place)| place.bucket == seen.bucket);
+        // What an archive has not is not asked of S3.
+        let place =
+            places.find(|(_, place)| place.bucket == seen.bucket && place.key.archive().is_none());
         place.map(|(number, place)| (*number, place.key.fixed_prefix()))
     };
     let ready = |seen: &Seen| -> Result<(Client, String), Check> {
@@ -50,6 +52,10 @@ pub(super) async fn look(
     let mut answers = all(site.until, questions.collect()).await.into_iter();
     let findings = seen.iter().map(|seen| {
         let about = about(readers, seen.reader, &seen.bucket);
+        if seen.listing.is_ok() && prefix(seen).is_none() {
+            let why = format!("{about}: archives alone, whose missing tiles S3 is not asked for");
+            return Finding::skipped(Check::MissingTile, why);
+        }
         match ready(seen) {
             Err(on) => Finding::waits(Check::MissingTile, &about, on),
             Ok(_) => match answers.next().flatten() {

@@ -80,6 +80,9 @@ fn ready<'a>(
     Ok((reader, client))
 }
 
+/// A PMTiles header (PMTiles 3, "Header").
+const ARCHIVE_HEADER: u64 = 127;
+
 /// What one tileset is asked.
 struct Question {
     tileset: Arc<Tileset>,
@@ -94,6 +97,15 @@ enum Outcome {
         looks_like: Option<&'static str>,
     },
     TooLarge {
+        key: String,
+    },
+    /// A PMTiles archive of so many bytes.
+    Archive {
+        key: String,
+        bytes: u64,
+    },
+    /// Something else under an archive's name.
+    NoArchive {
         key: String,
     },
     /// `listed`: the tile is known to be there.
@@ -114,6 +126,9 @@ impl Question {
     async fn ask(self) -> Outcome {
         let (tileset, client) = (&self.tileset, &self.client);
         let place = tileset.place();
+        if let Some(key) = place.key.archive() {
+            return self.read_archive(key).await;
+        }
         let prefix = place.key.fixed_prefix();
         let page = match list(client, &place.bucket, prefix, false).await {
             Ok(page) => Some(page),
@@ -184,6 +199,41 @@ impl Question {
         denied
     }
 
+    /// Reads an archive's header, by which it is known.
+    async fn read_archive(&self, key: &str) -> Outcome {
+        let bucket = &self.tileset.place().bucket;
+        let listed = None;
+        let call = format!("GetObject s3://{bucket}/{key} (its first {ARCHIVE_HEADER} bytes)");
+        let range = format!("bytes=0-{}", ARCHIVE_HEADER - 1);
+        let get = self
+            .client
+            .get_object()
+            .bucket(bucket)
+            .key(key)
+            .range(range);
+        let answer = match get.send().await {
+            Ok(answer) => answer,
+            Err(error) => {
+                let trouble = Trouble::of(call, &error);
+                return Outcome::Refused { trouble, listed };
+            }
+        };
+        let size = answer
+            .content_range()
+            .and_then(|range| range.rsplit_once('/')?.1.parse().ok());
+        let Ok(head) = answer.body.collect().await else {
+            let trouble = Trouble::broken(&call);
+            return Outcome::Refused { trouble, listed };
+        };
+        let key = key.to_owned();
+        if head.into_bytes().starts_with(b"PMTiles\x03") {
+            let bytes = size.unwrap_or(ARCHIVE_HEADER);
+            Outcome::Archive { key, bytes }
+        } else {
+            Outcome::NoArchive { key }
+        }
+    }
+
     async fn read(&self, key: &str, listed: bool) -> Outcome {
         let bucket = &self.tileset.place().bucket;
         let refused = |trouble| Outcome::Refused {
@@ -218,7 +268,9 @@ impl Outcome {
     fn judge(self, site: &Site, reader: &Reader, tileset: &Tileset) -> TileLook {
         let name = tileset.name();
         let there = match &self {
-            Self::Read { key, .. } | Self::TooLarge { key } => Some(key.clone()),
+            Self::Read { key, .. } | Self::TooLarge { key } | Self::Archive { key, .. } => {
+                Some(key.clone())
+            }
             Self::Refused { listed, .. } => listed.clone(),
             _ => None,
         };
@@ -232,6 +284,15 @@ impl Outcome {
                 let reason = format!("{name}: {place}/{key} read, {bytes} bytes");
                 body_finding(tileset, reason, bytes, looks_like)
             }
+            Self::Archive { key, bytes } => Finding::ok(
+                Check::Tile,
+                format!("{name}: {place}/{key} read, a PMTiles archive of {bytes} bytes"),
+            ),
+            Self::NoArchive { key } => Finding::failed(
+                Check::Tile,
+                format!("{name}: {place}/{key} is no PMTiles archive of version 3"),
+                "upload the archive again, or convert it: `pmtiles convert OLD NEW`",
+            ),
             Self::TooLarge { key } => Finding::failed(
                 Check::Tile,
                 format!("{name}: {place}/{key} is larger than {MAX_OBJECT_BYTES} bytes"),

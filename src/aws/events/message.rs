@@ -70,8 +70,12 @@ fn of_s3(message: &Value) -> Notice {
     let Some(records) = message.get("Records").and_then(Value::as_array) else {
         return Notice::Malformed;
     };
-    let events: Option<Vec<_>> = records.iter().map(from_record).collect();
-    events.map_or(Notice::Malformed, Notice::Events)
+    // What can be read counts, whatever comes with it.
+    let events: Vec<_> = records.iter().filter_map(from_record).collect();
+    if events.is_empty() && !records.is_empty() {
+        return Notice::Malformed;
+    }
+    Notice::Events(events)
 }
 
 /// One of S3's own records. Its key is written as in a form: `+` for a space, `%XX` for bytes.

@@ -5,7 +5,7 @@
 //! too few is an old tile.
 
 use super::{KeyTemplate, Part};
-use crate::tile::tileset::is_version_byte;
+use crate::tile::tileset::{is_version_byte, valid_version};
 use crate::tile::{MAX_ZOOM, Scale, TileCoord};
 
 /// Attempts to take a key apart; templates with something between their placeholders take a few dozen.
@@ -39,6 +39,33 @@ impl KeyTemplate {
         };
         search.walk(&self.parts, key, Read::default());
         search.found
+    }
+
+    /// Whether this is the archive's key, of whatever version: then which, `Some(None)` where the template has
+    /// no `{version}`.
+    pub fn archive_at(&self, key: &str) -> Option<Option<String>> {
+        let archive = self.archive()?;
+        let mut before = String::new();
+        for (place, part) in self.parts.iter().enumerate() {
+            let (Part::Version(own), text) = (part, &self.parts[place + 1..]) else {
+                if let Part::Text(text) = part {
+                    before.push_str(text);
+                }
+                continue;
+            };
+            let after: String = text
+                .iter()
+                .map(|part| match part {
+                    Part::Text(text) => text.as_str(),
+                    // Named twice, it is looked for as it is now.
+                    Part::Version(_) => own.as_str(),
+                    _ => "",
+                })
+                .collect();
+            let version = key.strip_prefix(&*before)?.strip_suffix(&*after)?;
+            return valid_version(version).then(|| Some(version.to_owned()));
+        }
+        (key == archive).then_some(None)
     }
 }
 
