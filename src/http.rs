@@ -38,4 +38,5 @@ mod sign;
 pub mod site;
 mod tile_answer;
 mod timed_io;
+mod unauthorized;
 pub mod version;

@@ -20,6 +20,7 @@ pub use self::document::Unusable;
 pub use self::least::{
     Hints, Identity, Least, Needs, Queue, Reader, TilesetNeed, least, publishing, queue_arn,
 };
+#[cfg(feature = "demo")]
 pub(crate) use self::pattern::matches;
 
 /// AWS's bound on an inline session policy, in characters. The packed size that AWS also bounds is

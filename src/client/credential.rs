@@ -141,8 +141,11 @@ impl Credential {
             .filter_map(|value| value.to_str().ok())
             // The session's: CloudFront's are of one tileset's path each, and for CloudFront.
             .filter(|cookie| {
-                let mut attributes = cookie.split(';').skip(1);
-                attributes.any(|attribute| attribute.trim().eq_ignore_ascii_case("path=/"))
+                let mut attributes = cookie.split(';').skip(1).map(str::trim);
+                attributes.all(|attribute| {
+                    let (name, path) = attribute.split_once('=').unwrap_or((attribute, ""));
+                    !name.eq_ignore_ascii_case("path") || path == "/"
+                })
             })
             .filter_map(|cookie| cookie.split(';').next())
             .map(str::trim)
@@ -232,6 +235,10 @@ mod tests {
         );
         headers.append(SET_COOKIE, HeaderValue::from_static("b=2"));
         headers.append(SET_COOKIE, HeaderValue::from_static("gone=; Max-Age=0"));
+        headers.append(
+            SET_COOKIE,
+            HeaderValue::from_static("CloudFront-Policy=p; Path=/world; Secure"),
+        );
         let mut credential = Credential::Nobody;
         assert!(credential.absorb(&headers));
         let mut sent = HeaderMap::new();

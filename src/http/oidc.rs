@@ -18,9 +18,9 @@ use tokio::sync::Semaphore;
 
 use super::pages::{LoginPage, OidcLink};
 use super::problem::HttpError;
-use super::public::escape_query;
 use super::session::{Person, begin, same_origin};
 use super::site::{Peer, Site, html, problem};
+use super::unauthorized::escape_query;
 use crate::auth::{
     BeginError, CookieError, CookiePolicy, LOGIN_COOKIE, Oidc, OidcError, Returned,
     TRANSACTION_LIFE, Transaction, session_tokens_from_cookies,

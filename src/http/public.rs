@@ -10,10 +10,8 @@ use std::time::Duration;
 
 use arc_swap::Guard;
 use axum::Router;
-use http::header::{
-    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, COOKIE, LOCATION, SET_COOKIE,
-};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, COOKIE, SET_COOKIE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use tower_service::Service as _;
 
 use super::background::Background;
@@ -27,10 +25,11 @@ use super::front::{Front, NO_ONE_HOST, names_one_host};
 use super::problem::HttpError;
 use super::quota::Purse;
 use super::route::{Route, TileRoute};
-use super::session::{MAX_NEXT, may_write};
+use super::session::may_write;
 use super::sign::{self, SignedTile};
 use super::site::{MAX_BODY, Peer, allow, for_router};
 use super::tile_answer::{Asked, respond};
+use super::unauthorized::unauthorized;
 use crate::auth::{
     AuthError, CookiePolicy, OverQuota, Permission, Scope, Session, Sessions, bearer_token,
     session_tokens_from_cookies,
@@ -41,9 +40,6 @@ use crate::clock::{Clock, Timestamp};
 use crate::metrics::{Answer, Metrics};
 use crate::origin::{Lane, OriginErrorKind};
 use crate::tile::{Access, Current, Delivery, TileCoord, Tileset, Tilesets};
-
-/// What a browser says of how it asks (Fetch Metadata).
-const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 /// For the body of a request that is not for a tile.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -518,54 +514,6 @@ impl PublicParts {
         let tokens = session_tokens_from_cookies(cookies, self.front.cookie(peer, headers).name());
         self.sessions.authorize_cookies(&tokens, now)
     }
-}
-
-/// 401, or the way to the log-in for a person who typed an address. Only for page navigations: a
-/// redirect in answer to an image or a fetch would break a map silently.
-pub fn unauthorized(error: AuthError, uri: &Uri, headers: &HeaderMap) -> (Response<Body>, Answer) {
-    let navigates = headers
-        .get(SEC_FETCH_MODE)
-        .is_some_and(|mode| mode == "navigate");
-    // Browsers without Fetch Metadata still ask for HTML in so many words when they navigate.
-    let asks_for_html = !headers.contains_key(SEC_FETCH_MODE)
-        && headers
-            .get(ACCEPT)
-            .is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"));
-    if !navigates && !asks_for_html {
-        return refuse(&error.into());
-    }
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::SEE_OTHER;
-    // A longer place than the log-in would go back to is not worth a header of three times its length.
-    let place = uri
-        .path_and_query()
-        .map(http::uri::PathAndQuery::as_str)
-        .filter(|place| place.len() <= MAX_NEXT)
-        .unwrap_or("/");
-    let login = format!("/login?next={}", escape_query(place));
-    let headers = response.headers_mut();
-    headers.insert(
-        LOCATION,
-        HeaderValue::try_from(login).unwrap_or(HeaderValue::from_static("/login")),
-    );
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    (response, Answer::Unauthorized)
-}
-
-/// A path as the value of a query parameter: everything but unreserved characters and slashes is
-/// escaped (RFC 3986 §2.3).
-pub(super) fn escape_query(text: &str) -> String {
-    use std::fmt::Write as _;
-    text.bytes()
-        .fold(String::with_capacity(text.len()), |mut escaped, byte| {
-            if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/') {
-                escaped.push(char::from(byte));
-            } else {
-                // Writing to a String cannot fail.
-                let _ = write!(escaped, "%{byte:02X}");
-            }
-            escaped
-        })
 }
 
 /// HEAD has the headers of GET and no body (RFC 9110 §9.3.2); hyper sees to it for HTTP/1.1 alone.

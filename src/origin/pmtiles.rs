@@ -97,9 +97,8 @@ impl<S: RangeSource + ?Sized> RangeSource for Arc<S> {
 /// The largest tile that is read, as of single objects: what an archive says of lengths is anybody's word.
 const MAX_TILE_BYTES: u64 = 64 << 20;
 
-/// For how long it is believed that an archive cannot be opened, or that a version of it is broken: every tile
-/// of it asks, one after the other, and each holds one of the origin's slots meanwhile.
-const BELIEVED: Duration = Duration::from_secs(1);
+/// How often a version is forgotten for being broken: not for every tile that finds out.
+const FORGET_EVERY: Duration = Duration::from_secs(1);
 
 /// How often an archive may be replaced while one tile is fetched.
 const MAX_VERSIONS: u32 = 3;
@@ -147,17 +146,18 @@ impl Archive {
         lock(&self.current).clone()
     }
 
-    /// Why it could not be opened a moment ago.
-    fn failure(&self, key: Option<&str>) -> Option<OriginError> {
+    /// Why it could not be opened since then. Who waited for somebody else's attempt has its outcome: one after
+    /// the other, they would hold the origin's slots for as long as anybody asks.
+    fn failure(&self, since: Instant, key: Option<&str>) -> Option<OriginError> {
         let failed = lock(&self.failed);
         let (at, of, error) = failed.as_ref()?;
-        (at.elapsed() < BELIEVED && key == Some(of)).then(|| error.clone())
+        (*at >= since && key == Some(of)).then(|| error.clone())
     }
 
     /// Forgets a version that is broken, not for every tile that finds out: what is kept of it serves the others.
     fn forget_broken(&self, version: &Arc<Version>) {
         let mut forgotten = lock(&self.forgotten);
-        if forgotten.is_none_or(|at| at.elapsed() >= BELIEVED) {
+        if forgotten.is_none_or(|at| at.elapsed() >= FORGET_EVERY) {
             *forgotten = Some(Instant::now());
             self.forget(version);
         }
@@ -266,11 +266,12 @@ impl<S: RangeSource> PmtilesOrigin<S> {
         if let Some(version) = current() {
             return Ok(version);
         }
+        let arrived = Instant::now();
         let _turn = archive.opening.lock().await;
         if let Some(version) = current() {
             return Ok(version);
         }
-        if let Some(error) = archive.failure(key) {
+        if let Some(error) = archive.failure(arrived, key) {
             return Err(error);
         }
         self.counters.opened.fetch_add(1, Ordering::Relaxed);

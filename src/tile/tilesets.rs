@@ -374,4 +374,38 @@ mod tests {
         assert!(changed("acme", "c/README").is_empty());
         assert_eq!(changed("behind-it", "d/3/3/5.png"), ["d - 3/3/5"]);
     }
+
+    #[test]
+    fn a_changed_archive_is_all_of_its_tileset_in_that_version() {
+        let tilesets = Tilesets::new(
+            vec![
+                tileset("a", "a/{version}.pmtiles", Some("1")),
+                tileset("b", "b.pmtiles", None),
+            ],
+            None,
+        );
+        let changed = |key: &str| -> Vec<String> {
+            let object = ChangedObject {
+                bucket: spec().bucket,
+                key: key.into(),
+            };
+            let said = |change: TilesetChange| {
+                assert_eq!(change.tile, None);
+                let version = change.version.unwrap_or("-".into());
+                format!("{} {version}", change.tileset.name())
+            };
+            tilesets.changed(&object).into_iter().map(said).collect()
+        };
+        assert_eq!(changed("a/1.pmtiles"), ["a 1"]);
+        assert_eq!(changed("a/2.pmtiles"), ["a 2"]);
+        assert_eq!(changed("b.pmtiles"), ["b -"]);
+        for other in [
+            "a/.pmtiles",
+            "a/...pmtiles",
+            "a/x/1.pmtiles",
+            "b.pmtiles.bak",
+        ] {
+            assert!(changed(other).is_empty(), "{other}");
+        }
+    }
 }

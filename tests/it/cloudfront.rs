@@ -330,3 +330,41 @@ async fn a_log_out_and_somebody_elses_log_in_take_the_cookies_away() {
     assert_eq!(set_cookies(&answer).len(), 1 + 8);
     counting.stop().await;
 }
+
+#[tokio::test]
+async fn a_url_for_one_tile_may_go_by_way_of_cloudfront() {
+    let server = server().await;
+    let signer = Claims {
+        scope: Some("tiles sign".into()),
+        ..support::claims()
+    };
+    let bearer = format!("Bearer {}", support::token(&signer));
+    let headers = [("authorization", &*bearer), JSON];
+    let ask = |path: &'static str| {
+        let body = r#"{"expires_in": 300, "via": "cloudfront"}"#;
+        server.send(Method::POST, path, &headers, body)
+    };
+    let answer = ask("/sign/world/0/0/0.png").await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    let url = answer.json()["url"].as_str().unwrap().to_owned();
+    let named = format!("https://{DOMAIN}/world/0/0/0.png?v=1&Expires=");
+    assert!(url.starts_with(&named), "{url}");
+    // One that does not go through it, and one that is none.
+    let other = ask("/sign/hidden/0/0/0.png").await;
+    assert_eq!(other.status, StatusCode::FORBIDDEN);
+    assert!(
+        other.json()["detail"]
+            .as_str()
+            .unwrap()
+            .contains("CloudFront")
+    );
+    let wrong = server
+        .send(
+            Method::POST,
+            "/sign/world/0/0/0.png",
+            &headers,
+            r#"{"via": "mail"}"#,
+        )
+        .await;
+    assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
+}

@@ -115,9 +115,11 @@ fn arrows_point_one_way() {
     never_in("client", &["crate::cluster", "crate::metrics"]);
     never_in("loadtest", &upper[..4]);
     never_in("loadtest", &parts[..3]);
-    for leaf in ["metrics", "clock.rs"] {
+    for leaf in ["metrics.rs", "clock.rs"] {
         never_in(leaf, &["use crate::"]);
     }
+    never_in("metrics/", &upper);
+    never_in("metrics/", &parts);
     never_in("http", &["crate::app", "crate::cli::", "crate::config"]);
 }
 

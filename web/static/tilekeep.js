@@ -290,16 +290,13 @@
     // --- inside ---
 
     #owns(url) { return url.startsWith(`${this.#server}/`) || this.#atEdge(url); }
-
     /** Whether CloudFront answers there. Its cookies come with each answer to `GET /session`. */
     #atEdge(url) {
       const edge = this.#claims?.cloudfront;
       return edge !== undefined && url.startsWith(`https://${edge.domain}/`);
     }
-
     /** CloudFront says 403 where its cookies are over; the server itself never means that by it. */
     #edgeRefuses(url, status) { return status === 403 && this.#atEdge(url); }
-
     #ask(method, path) { return fetch(this.#server + path, { method, credentials: 'include', cache: 'no-store' }); }
 
     /** The session's claims, null when there is no session, undefined when nobody answers. */

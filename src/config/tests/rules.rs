@@ -298,7 +298,7 @@ pub(super) const RULES: &[(&str, &str)] = &[
         "tilesets.w2.archive:4",
     ),
     (
-        "[tilesets.w2]\nbucket = 'b'\narchive = 'w.pmtiles'\ndelivery = 'redirect'",
-        "tilesets.w2.format:1 tilesets.w2.delivery:4",
+        "[tilesets.w2]\nbucket = 'b'\narchive = 'w.pmtiles'\ndelivery = 'redirect'\naccess = 'public'",
+        "tilesets.w2.delivery:4 tilesets.w2.format:1",
     ),
 ];

@@ -57,6 +57,8 @@ impl RangeSource for Memory {
                 asked.push(request.clone());
                 asked.len()
             };
+            // As over a network, others come while one waits.
+            tokio::task::yield_now().await;
             if self.stuck.load(Ordering::Relaxed) {
                 std::future::pending::<()>().await;
             }
@@ -382,4 +384,19 @@ proptest! {
             }
         });
     }
+}
+
+#[tokio::test]
+async fn who_waits_for_an_archive_that_cannot_be_opened_has_the_same_outcome() {
+    let origin = over(&tiles(2, 10, "a"));
+    origin.source.put("<html>");
+    let ask = |x| origin.fetch(request(at(2, x, 0)));
+    let (a, b, c, d) = tokio::join!(ask(0), ask(1), ask(2), ask(3));
+    for result in [a, b, c, d] {
+        let error = result.unwrap_err();
+        assert!(error.detail.contains("PMTiles version 3"), "{error}");
+    }
+    assert_eq!(origin.stats().opened, 1);
+    origin.fetch(request(at(2, 0, 0))).await.unwrap_err();
+    assert_eq!(origin.stats().opened, 2, "who comes later asks anew");
 }

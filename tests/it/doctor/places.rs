@@ -306,3 +306,31 @@ async fn a_tile_of_another_format_is_a_warning() {
         "{tile:?}"
     );
 }
+
+#[tokio::test]
+async fn an_archive_is_known_by_its_header_and_asked_for_no_missing_tile() {
+    let s3 = endpoint().await;
+    let archive = TilesetSpec {
+        key: "maps/w.pmtiles".into(),
+        ..world()
+    };
+    let config = configuration_of(&s3, [archive]);
+    let head = [b"PMTiles\x03".as_slice(), &[0; 200]].concat();
+    s3.put(BUCKET, "maps/w.pmtiles", head, PutOptions::default());
+    let keys = user(
+        &s3,
+        &[
+            ("s3:GetObject", "arn:aws:s3:::acme-tiles/maps/w.pmtiles"),
+            ("s3:ListBucket", ALONE),
+        ],
+    );
+    let findings = examined(&config, &keys).await;
+    let tile = of(&findings, Check::Tile);
+    assert_eq!(tile.status, Status::Ok, "{tile:?}");
+    assert!(tile.reason.contains("archive of 208 bytes"), "{tile:?}");
+    assert_eq!(status(&findings, Check::MissingTile), Status::Skipped);
+    s3.put(BUCKET, "maps/w.pmtiles", "<html>", PutOptions::default());
+    let findings = examined(&config, &keys).await;
+    let remedy = cause(&findings, Check::Tile);
+    assert!(remedy.contains("pmtiles convert"), "{remedy}");
+}

@@ -293,7 +293,7 @@ async fn a_prefix_that_holds_others_tiles_is_for_those_who_may_see_them() {
         .post(&anna(), "/credentials", &wish("root", HOUR))
         .await;
     let why = is(&root, StatusCode::NOT_IMPLEMENTED);
-    assert!(why.contains("whole bucket"), "{why}");
+    assert!(why.contains("does not begin with a folder"), "{why}");
 }
 
 #[tokio::test]
