@@ -1,0 +1,348 @@
+//! What people feel: beside a job that works at full speed, and with neighbours fetched ahead.
+//!
+//! `cargo bench --bench people [-- jobs] [-- ahead]`. The server, `tilekeep loadtest`, `tilekeep prefetch` and
+//! the bucket share this machine's cores; the job's own process is nice to the others, as it would be on another
+//! machine. Ratios are to the quiet case of the same round; medians and quartiles are told. `PEOPLE_ROUNDS` (6)
+//! says how many.
+
+#![allow(clippy::unwrap_used, reason = "a bench that cannot go on says where")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "processes are waited for from outside: by asking again"
+)]
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "small numbers, and figures for people"
+)]
+
+#[allow(dead_code, reason = "shared with another bench, which uses all of it")]
+#[path = "speed/fixture.rs"]
+mod fixture;
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use std::{env, fs, thread};
+
+use serde_json::Value;
+use tilekeep::embedded_s3::{Fault, Operation};
+
+use crate::fixture::{BUCKET, Fixture, SESSION_KEY};
+
+const TILEKEEP: &str = env!("CARGO_BIN_EXE_tilekeep");
+/// How far away the bucket is.
+const NEAR: Duration = Duration::from_millis(20);
+const FAR: Duration = Duration::from_millis(40);
+/// Requests a second that people make, whatever becomes of them: hits, and tiles that nobody has asked for.
+const HITS: u32 = 300;
+const MISSES: u32 = 40;
+/// Of one run.
+const SECONDS: u32 = 8;
+
+fn main() {
+    let chosen: Vec<String> = env::args()
+        .skip(1)
+        .filter(|a| !a.starts_with('-'))
+        .collect();
+    let wants = |name: &str| chosen.is_empty() || chosen.iter().any(|c| c == name);
+    let rounds = env::var("PEOPLE_ROUNDS").map_or(6, |n| n.parse().unwrap());
+    let fixture = Fixture::new();
+    if wants("jobs") {
+        jobs(&fixture, rounds);
+    }
+    if wants("ahead") {
+        ahead(&fixture, rounds.min(4));
+    }
+}
+
+/// A running server, ended with this.
+struct Server {
+    child: Child,
+    address: SocketAddr,
+    admin: SocketAddr,
+    folder: tempfile::TempDir,
+}
+
+impl Server {
+    fn start(fixture: &Fixture, speculative: u32) -> Self {
+        let (address, admin) = (free(), free());
+        let folder = tempfile::tempdir().unwrap();
+        let tileset = |name: &str| {
+            format!(
+                "[tilesets.{name}]\nbucket = \"{BUCKET}\"\nkey = \"world/{{z}}/{{x}}/{{y}}.png\"\nformat = \"png\"\nmaxzoom = 7\n"
+            )
+        };
+        let text = format!(
+            "[server]\nlisten = \"{address}\"\nadmin_listen = \"{admin}\"\n\
+             [origin]\nspeculative = {speculative}\n\
+             [cache]\nmemory = \"1GiB\"\n\
+             [session]\nkeys = [{{ id = \"bench\", secret = \"{SESSION_KEY}\" }}]\n\
+             [[quotas]]\nname = \"viewer\"\nrequests_per_second = 100000\n\
+             [[quotas]]\nname = \"job\"\nbackground = true\n\
+             [aws]\nregion = \"us-east-1\"\nendpoint_url = \"{}\"\npath_style = true\n{}{}{}",
+            fixture.endpoint(),
+            tileset("world"),
+            tileset("wanted"),
+            tileset("seeded"),
+        );
+        let config = folder.path().join("tilekeep.toml");
+        fs::write(&config, text).unwrap();
+        let child = Command::new(TILEKEEP)
+            .args(["serve", "--config"])
+            .arg(&config)
+            .env("AWS_ACCESS_KEY_ID", &fixture.keys().access_key_id)
+            .env("AWS_SECRET_ACCESS_KEY", &fixture.keys().secret_access_key)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let server = Self {
+            child,
+            address,
+            admin,
+            folder,
+        };
+        for _ in 0..200 {
+            if TcpStream::connect(address).is_ok() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        let tokens = server.folder.path().join("tokens");
+        fs::write(tokens, fixture.tokens.join("\n")).unwrap();
+        let paths = |tileset: &str| {
+            let path = |request: &fixture::Request| {
+                let path = fixture.tiles[request.tile].path();
+                path.replacen("world", tileset, 1)
+            };
+            fixture
+                .trace
+                .iter()
+                .map(path)
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
+        fs::write(server.folder.path().join("hits"), paths("world")).unwrap();
+        fs::write(server.folder.path().join("misses"), paths("wanted")).unwrap();
+        server
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What people feel; the report of `tilekeep loadtest`.
+    fn people(&self, more: &[&str]) -> Value {
+        let done = Command::new(TILEKEEP)
+            .args(["loadtest", "--json", "--url", &self.url()])
+            .args(["--server-pid", &self.child.id().to_string()])
+            .arg("--token-file")
+            .arg(self.folder.path().join("tokens"))
+            .args(more)
+            .current_dir(self.folder.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        serde_json::from_slice(&done.stdout).unwrap_or_else(|_| panic!("loadtest: {said}"))
+    }
+
+    /// A job over everything of a tileset, once.
+    fn job(&self, tileset: &str, class: &str) -> Command {
+        let minted = Command::new(TILEKEEP)
+            .args([
+                "token",
+                "mint",
+                "--sub",
+                "job",
+                "--tilesets",
+                "*",
+                "--quota",
+                class,
+            ])
+            .args(["--ttl", "1h", "--config"])
+            .arg(self.folder.path().join("tilekeep.toml"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&minted.stderr).into_owned();
+        assert!(minted.status.success(), "token mint: {said}");
+        let mut command = Command::new("nice");
+        command
+            .args(["-n", "10", TILEKEEP, "prefetch", "--url", &self.url()])
+            .args(["--tileset", tileset, "--zoom", "0-7", "--concurrency", "64"])
+            .arg("--bbox=-180,-85.0511,180,85.0511")
+            .env(
+                "TILEKEEP_TOKEN",
+                String::from_utf8(minted.stdout).unwrap().trim(),
+            )
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command
+    }
+
+    fn purge(&self, tileset: &str) {
+        let admin = format!("http://{}", self.admin);
+        let done = Command::new(TILEKEEP)
+            .args(["purge", "--admin", &admin, "--tileset", tileset])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.success(), "purge: {said}");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // By its id.
+        let _ = Command::new("kill")
+            .arg(self.child.id().to_string())
+            .status();
+        let _ = self.child.wait();
+    }
+}
+
+/// Hits and misses of people, quiet, beside a job of a background class, and beside one of their own class.
+fn jobs(fixture: &Fixture, rounds: usize) {
+    fixture.s3().clear_faults();
+    let server = Server::start(fixture, 0);
+    // Everything of `world` is at hand from here on.
+    assert!(server.job("world", "viewer").status().unwrap().success());
+    fixture
+        .s3()
+        .inject(Some(Operation::GetObject), usize::MAX, Fault::Delay(NEAR));
+    let (hits, misses) = (HITS.to_string(), MISSES.to_string());
+    let seconds = format!("{SECONDS}s");
+    for (what, file, rate, tileset) in [
+        ("hits", "hits", &hits, "world"),
+        ("misses", "misses", &misses, "seeded"),
+    ] {
+        let cases = [
+            ("quiet", None),
+            ("background job", Some("job")),
+            ("job as a person", Some("viewer")),
+        ];
+        let mut p99 = vec![Vec::new(); cases.len()];
+        let mut p50 = vec![Vec::new(); cases.len()];
+        for round in 0..rounds {
+            let mut seen = [(0.0, 0.0); 3];
+            for turn in 0..cases.len() {
+                let case = (turn + round) % cases.len();
+                server.purge("wanted");
+                server.purge("seeded");
+                let done = AtomicBool::new(false);
+                let report = thread::scope(|scope| {
+                    if let Some(class) = cases[case].1 {
+                        let job = || server.job(tileset, class).spawn().unwrap();
+                        let done = &done;
+                        scope.spawn(move || {
+                            let mut child = job();
+                            while !done.load(Ordering::Relaxed) {
+                                if child.try_wait().unwrap().is_some() {
+                                    child = job();
+                                }
+                                thread::sleep(Duration::from_millis(20));
+                            }
+                            let _ = child.kill();
+                            let _ = child.wait();
+                        });
+                        // It is at work when people come.
+                        thread::sleep(Duration::from_millis(500));
+                    }
+                    let report =
+                        server.people(&["--replay", file, "--rate", rate, "--duration", &seconds]);
+                    done.store(true, Ordering::Relaxed);
+                    report
+                });
+                let failed = report["requests"]["failed"].as_u64().unwrap();
+                assert_eq!(failed, 0, "{}: {report}", cases[case].0);
+                let ms = |name: &str| report["latency_ms"][name].as_f64().unwrap();
+                seen[case] = (ms("p50"), ms("p99"));
+            }
+            for (case, (middle, high)) in seen.into_iter().enumerate() {
+                p50[case].push(middle);
+                p99[case].push(high / seen[0].1);
+                println!(
+                    "{what}, round {round}, {}: p50 {middle:.2} ms, p99 {high:.2} ms",
+                    cases[case].0
+                );
+            }
+        }
+        println!("\n{what} at {rate}/s, p99 over the quiet one:");
+        for (case, (name, _)) in cases.iter().enumerate() {
+            let [low, middle, high] = quartiles(&mut p99[case]);
+            let [_, p50, _] = quartiles(&mut p50[case]);
+            println!("  {name:16} {middle:.2} ({low:.2} to {high:.2}), p50 {p50:.2} ms");
+        }
+        println!();
+    }
+}
+
+/// Views of people over a bucket that is far away, from an empty cache, without guesses and with them.
+fn ahead(fixture: &Fixture, rounds: usize) {
+    fixture.s3().clear_faults();
+    fixture
+        .s3()
+        .inject(Some(Operation::GetObject), usize::MAX, Fault::Delay(FAR));
+    let cases = [0, 8, 16, 32];
+    let mut figures = vec![[const { Vec::new() }; 4]; cases.len()];
+    for round in 0..rounds {
+        for turn in 0..cases.len() {
+            let case = (turn + round) % cases.len();
+            let server = Server::start(fixture, cases[case]);
+            let before = fixture.s3().requests(Operation::GetObject);
+            let seed = (round + 1).to_string();
+            let report = server.people(&[
+                "--tileset",
+                "world",
+                "--users",
+                "12",
+                "--ramp",
+                "2s",
+                "--duration",
+                "20s",
+                "--think",
+                "2s",
+                "--seed",
+                &seed,
+            ]);
+            let asked = fixture.s3().requests(Operation::GetObject) - before;
+            let views = report["views"]["total"].as_f64().unwrap();
+            let fill = |name: &str| report["views"]["fill_ms"][name].as_f64().unwrap();
+            let row = [fill("p50"), fill("p90"), fill("mean"), asked as f64 / views];
+            println!(
+                "round {round}, speculative = {}: {views} views, fill p50 {:.1}, p90 {:.1}, mean {:.1} ms, {:.1} GetObject a view; \
+                 CPU a request: generator {} us, server {} us",
+                cases[case],
+                row[0],
+                row[1],
+                row[2],
+                row[3],
+                report["machine"]["generator_cpu_us_per_request"],
+                report["machine"]["server_cpu_us_per_request"],
+            );
+            for (figure, value) in figures[case].iter_mut().zip(row) {
+                figure.push(value);
+            }
+        }
+    }
+    println!("\nmedians: speculative, fill p50, p90, mean in ms, GetObject a view");
+    for (case, figures) in cases.iter().zip(&mut figures) {
+        let middle = figures.each_mut().map(|figure| quartiles(figure)[1]);
+        println!(
+            "  {case:2}: {:.1}, {:.1}, {:.1}, {:.1}",
+            middle[0], middle[1], middle[2], middle[3]
+        );
+    }
+}
+
+fn quartiles(values: &mut [f64]) -> [f64; 3] {
+    values.sort_by(f64::total_cmp);
+    [1, 2, 3].map(|quarter| values[(values.len() - 1) * quarter / 4])
+}
+
+fn free() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
