@@ -5,7 +5,7 @@ use tilekeep::origin::Origin as _;
 use tilekeep::origin::s3::S3Origin;
 
 use crate::origin_contract::{BUCKET, at, found, request, world};
-use crate::peers::{MiniStack, Seaweed};
+use crate::peers::{MiniStack, PATIENCE, Seaweed};
 
 #[tokio::test]
 async fn a_tile_is_read_from_seaweedfs() {
@@ -36,4 +36,31 @@ async fn ministack_tells_whose_keys_these_are() {
         &[&stack.endpoint()],
     );
     assert_eq!(whose.trim(), "000000000000");
+}
+
+#[tokio::test]
+async fn a_tile_is_read_with_the_keys_of_ministacks_instance_metadata() {
+    let stack = MiniStack::start().await;
+    crate::peers::python_says(
+        "import boto3, sys\n\
+         kw = dict(endpoint_url=sys.argv[1], region_name='us-east-1',\n\
+                   aws_access_key_id='test', aws_secret_access_key='test')\n\
+         s3 = boto3.client('s3', **kw)\n\
+         s3.create_bucket(Bucket=sys.argv[2])\n\
+         s3.put_object(Bucket=sys.argv[2], Key='world/0/0/0.png', Body=b'tile')\n",
+        &[&stack.endpoint(), BUCKET],
+    );
+    let settings = AwsSettings {
+        region: Some("us-east-1".into()),
+        endpoint_url: Some(stack.endpoint()),
+        path_style: true,
+        ..AwsSettings::default()
+    };
+    // PUT for a token, the role's name, its keys: nothing else is offered to sign with.
+    let source = CredentialSource::Imds(Some(stack.endpoint()));
+    let aws = Aws::load(settings, source).await.unwrap();
+    let origin = S3Origin::new(&aws.s3_client(None, &[]).unwrap());
+    assert!(aws.identities().first_answers(PATIENCE).await);
+    let tile = found(origin.fetch(request(&world(), at(0, 0, 0))).await);
+    assert_eq!(&tile.body[..], b"tile");
 }

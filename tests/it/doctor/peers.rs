@@ -26,7 +26,6 @@ async fn seaweedfs_is_found_to_be_right_and_its_trouble_is_told() {
         }),
     };
     let findings = examined(&config, &seaweed.keys()).await;
-    println!("{findings:#?}");
     for check in [
         Check::Endpoint,
         Check::Clock,
@@ -89,7 +88,6 @@ async fn ministack_that_lets_anybody_in_is_found_out() {
         session_token: None,
     };
     let findings = examined(&config, &keys).await;
-    println!("{findings:#?}");
     assert_eq!(status(&findings, Check::Identity), Status::Ok);
     assert_eq!(status(&findings, Check::Tile), Status::Ok);
     cause(&findings, Check::Private);
