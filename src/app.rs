@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::Request;
 use tokio::task::JoinHandle;
 
 #[cfg(feature = "demo")]
@@ -45,10 +45,10 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::http::admin::{self, AdminParts};
 use crate::http::background::Background;
-use crate::http::body::Body;
 use crate::http::cores::{self, Cores, CoresEnded};
 use crate::http::cors::Cors;
 use crate::http::front::{Front, FrontSettings};
+use crate::http::handling::Handling;
 use crate::http::places::{ConnectionLimits, Places};
 use crate::http::public::{PublicParts, PublicSide};
 use crate::http::server::Server;
@@ -297,12 +297,12 @@ impl App {
     }
 
     /// Answers a request as if it had come to the public side.
-    pub async fn handle<B>(&self, peer: SocketAddr, request: Request<B>) -> Response<Body>
+    pub fn handle<B>(&self, peer: SocketAddr, request: Request<B>) -> Handling
     where
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
-        self.public_side.handle(peer, request).await
+        self.public_side.handle(peer, request)
     }
 
     /// What asks it to end.
@@ -326,15 +326,12 @@ impl App {
         let public_side = self.public_side;
         let admin_side = self.admin_side;
         let answer = || {
-            let side = Arc::new(public_side.clone());
-            move |peer, request| {
-                let side = side.clone();
-                async move { side.handle(peer, request).await }
-            }
+            let side = public_side.clone();
+            move |peer, request| side.handle(peer, request)
         };
         let public = self.cores.run(self.public, &self.shutdown, answer);
         let admin = self.admin.run(self.admin_listener, move |_, request| {
-            admin::answer(admin_side.clone(), request)
+            Handling::later(admin::answer(admin_side.clone(), request))
         });
         // The admin side stays until the public side has ended, so that probes hear `503` meanwhile.
         let ended = async {

@@ -19,7 +19,7 @@ use crate::clock::Timestamp;
 const SHARDS: usize = 64;
 
 struct Known {
-    token: Box<str>,
+    token: Box<[u8]>,
     session: Arc<Session>,
     /// Asked for since the last sweep.
     used: AtomicBool,
@@ -53,7 +53,7 @@ impl KnownTokens {
     }
 
     /// The session of exactly this token. Takes a shared lock, allocates nothing.
-    pub(super) fn get(&self, token: &str) -> Option<Arc<Session>> {
+    pub(super) fn get(&self, token: &[u8]) -> Option<Arc<Session>> {
         let hash = self.hash(token);
         let shard = self.shard(hash).read();
         let shard = shard.unwrap_or_else(PoisonError::into_inner);
@@ -69,7 +69,7 @@ impl KnownTokens {
     }
 
     /// Remembers a verified token; another of the same hash gives way.
-    pub(super) fn put(&self, token: &str, session: &Arc<Session>, now: Timestamp) {
+    pub(super) fn put(&self, token: &[u8], session: &Arc<Session>, now: Timestamp) {
         let hash = self.hash(token);
         let known = Known {
             token: token.into(),
@@ -100,10 +100,9 @@ impl KnownTokens {
         self.shards.iter().map(len).sum()
     }
 
-    fn hash(&self, token: &str) -> u64 {
-        let bytes = token.as_bytes();
-        let tail = bytes.len().saturating_sub(TAIL);
-        xxh3_64_with_seed(&bytes[tail..], self.seed)
+    fn hash(&self, token: &[u8]) -> u64 {
+        let tail = token.len().saturating_sub(TAIL);
+        xxh3_64_with_seed(&token[tail..], self.seed)
     }
 
     /// By the top bits; the map inside uses the lower ones and the top seven.
@@ -147,33 +146,33 @@ mod tests {
     fn only_the_full_text_finds_a_session() {
         let known = KnownTokens::new(1000).unwrap();
         let ada = session(100);
-        known.put("header.payload.signature", &ada, NOW);
+        known.put(b"header.payload.signature", &ada, NOW);
         assert!(Arc::ptr_eq(
-            &known.get("header.payload.signature").unwrap(),
+            &known.get(b"header.payload.signature").unwrap(),
             &ada
         ));
-        assert!(known.get("header.payload.signaturf").is_none());
-        assert!(known.get("header.payload.signatur").is_none());
+        assert!(known.get(b"header.payload.signaturf").is_none());
+        assert!(known.get(b"header.payload.signatur").is_none());
     }
 
     #[test]
     fn a_collision_authorizes_nobody() {
         let known = KnownTokens::new(1000).unwrap();
-        known.put("token", &session(100), NOW);
-        let hash = known.hash("token");
+        known.put(b"token", &session(100), NOW);
+        let hash = known.hash(b"token");
         let shard = known.shard(hash);
-        shard.write().unwrap().get_mut(&hash).unwrap().token = "other".into();
-        assert!(known.get("token").is_none());
+        shard.write().unwrap().get_mut(&hash).unwrap().token = (*b"other").into();
+        assert!(known.get(b"token").is_none());
     }
 
     #[test]
     fn it_keeps_no_more_than_its_capacity_and_what_is_used_longest() {
         let known = KnownTokens::new(640).unwrap();
-        known.put("busy", &session(100), NOW);
+        known.put(b"busy", &session(100), NOW);
         let idle = session(100);
         for n in 0..20_000 {
-            known.put(&format!("idle {n}"), &idle, NOW);
-            assert!(known.get("busy").is_some(), "after {n}");
+            known.put(format!("idle {n}").as_bytes(), &idle, NOW);
+            assert!(known.get(b"busy").is_some(), "after {n}");
         }
         assert!(known.len() <= 640, "{}", known.len());
     }
@@ -183,13 +182,13 @@ mod tests {
         let known = KnownTokens::new(256).unwrap();
         let gone = session(1);
         for n in 0..5_000 {
-            known.put(&format!("{n}"), &gone, NOW);
-            known.get(&format!("{n}"));
+            known.put(format!("{n}").as_bytes(), &gone, NOW);
+            known.get(format!("{n}").as_bytes());
         }
         let later = Timestamp::from_secs(1_000);
         let fresh = session(2_000);
         for n in 0..64 {
-            known.put(&format!("fresh {n}"), &fresh, later);
+            known.put(format!("fresh {n}").as_bytes(), &fresh, later);
         }
         assert!(known.len() <= 256);
     }

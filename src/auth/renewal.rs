@@ -34,12 +34,7 @@ pub(super) fn renewed_until(
 /// Whether a tile answer should renew it: past half of its life (from `iat` to `exp`), and only
 /// where renewing gains something.
 pub fn renewal_due(session: &Session, ttl: Duration, max_ttl: Duration, now: Timestamp) -> bool {
-    let claims = session.claims();
-    let Some(iat) = claims.iat else {
-        return false;
-    };
-    let half = iat.saturating_add(claims.exp.saturating_sub(iat) / 2);
-    now > Timestamp::from_secs(half) && renewed_until(session, ttl, max_ttl, now).is_some()
+    session.is_past_half(now) && renewed_until(session, ttl, max_ttl, now).is_some()
 }
 
 /// Lets each session through once a minute.

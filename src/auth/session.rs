@@ -94,12 +94,19 @@ impl fmt::Debug for RevocationId {
 /// [`Sessions::authorize`](super::Sessions::authorize).
 #[derive(Debug)]
 pub struct Session {
-    claims: Claims,
+    // What every tile asks, side by side, and the rest behind a pointer: a table of people is larger than a
+    // processor's cache, and each line of it has its price.
+    claims: Box<Claims>,
     /// `None`: all of them. Sorted.
     tilesets: Option<Box<[Box<str>]>>,
     scopes: Scopes,
     bounds: Option<Bounds>,
     expires_at: Timestamp,
+    /// Zero where it begins at once.
+    not_before: Timestamp,
+    /// The middle of its life, if it is one that can be renewed.
+    half_life: Option<Timestamp>,
+    maxzoom: Option<u8>,
     revocation: RevocationId,
     /// The revocations' epoch in which this session was last found not to be ended.
     pub(super) clear_in: AtomicU64,
@@ -132,10 +139,13 @@ impl Session {
                 .map_or(Scopes::DEFAULT, Scopes::parse),
             bounds,
             expires_at: Timestamp::from_secs(claims.exp),
+            not_before: Timestamp::from_secs(claims.nbf.unwrap_or(0)),
+            half_life: half_life(&claims),
+            maxzoom: claims.maxzoom,
             revocation: RevocationId::of(&claims, signed_part),
             clear_in: AtomicU64::new(0),
             spender: None,
-            claims,
+            claims: Box::new(claims),
         })
     }
 
@@ -151,10 +161,15 @@ impl Session {
         if now >= self.expires_at + LEEWAY {
             return Err(AuthError::Expired);
         }
-        match self.claims.nbf {
-            Some(nbf) if now + LEEWAY < Timestamp::from_secs(nbf) => Err(AuthError::NotYetValid),
-            _ => Ok(()),
+        if now + LEEWAY < self.not_before {
+            return Err(AuthError::NotYetValid);
         }
+        Ok(())
+    }
+
+    /// Whether it is past the middle of its life, and may be renewed at all.
+    pub fn is_past_half(&self, now: Timestamp) -> bool {
+        self.half_life.is_some_and(|half_life| now > half_life)
     }
 
     /// Whose session it is.
@@ -179,7 +194,7 @@ impl Session {
 
     /// The deepest zoom it may see; `None`: all.
     pub fn maxzoom(&self) -> Option<u8> {
-        self.claims.maxzoom
+        self.maxzoom
     }
 
     /// The area it may see; `None`: all.
@@ -214,7 +229,7 @@ impl Session {
 
     /// Whether it is confined to a zoom or an area, which signed URLs and credentials cannot be.
     pub fn is_confined(&self) -> bool {
-        self.claims.maxzoom.is_some() || self.bounds.is_some()
+        self.maxzoom.is_some() || self.bounds.is_some()
     }
 
     /// Whether the tileset is among its own.
@@ -233,7 +248,6 @@ impl Session {
             return Permission::NotThisTileset;
         }
         let too_deep = self
-            .claims
             .maxzoom
             .is_some_and(|maxzoom| tile.z > u32::from(maxzoom));
         let elsewhere = self
@@ -248,6 +262,13 @@ impl Session {
             Permission::NoScope
         }
     }
+}
+
+/// From `iat` to `exp`, half of the way; only of sessions that this server issued.
+fn half_life(claims: &Claims) -> Option<Timestamp> {
+    let iat = claims.iat.filter(|_| claims.is_ours())?;
+    let half = iat.saturating_add(claims.exp.saturating_sub(iat) / 2);
+    Some(Timestamp::from_secs(half))
 }
 
 #[cfg(test)]

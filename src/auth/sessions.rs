@@ -95,7 +95,12 @@ impl Sessions {
 
     /// The session of this token. A token that was verified before costs a look-up; whether it has
     /// expired or was ended is asked every time.
-    pub fn authorize(&self, token: &str, now: Timestamp) -> Result<Arc<Session>, AuthError> {
+    pub fn authorize(
+        &self,
+        token: impl AsRef<[u8]>,
+        now: Timestamp,
+    ) -> Result<Arc<Session>, AuthError> {
+        let token = token.as_ref();
         if token.len() > MAX_TOKEN_LEN {
             return Err(AuthError::TooLong);
         }
@@ -103,7 +108,8 @@ impl Sessions {
             session.check_time(now)?;
             session
         } else {
-            let mut session = self.keys.verify(token, now)?;
+            let text = std::str::from_utf8(token).map_err(|_| AuthError::Malformed)?;
+            let mut session = self.keys.verify(text, now)?;
             session.count_by(&self.quotas)?;
             let session = Arc::new(session);
             self.known.put(token, &session, now);

@@ -25,7 +25,7 @@ use super::front::{NO_ONE_HOST, names_one_host};
 use super::problem::HttpError;
 use super::purge::purge;
 use super::shield::shielded;
-use super::site::{for_router, problem};
+use super::site::{name_host, problem};
 use super::version::{switch_version, versions};
 use crate::auth::{AuthError, Quotas, bearer_token};
 use crate::aws::events::Flow;
@@ -88,13 +88,15 @@ pub fn router(parts: Arc<AdminParts>) -> Router {
 }
 
 /// Answers one request.
-pub async fn answer(mut router: Router, request: http::Request<Incoming>) -> http::Response<Body> {
+pub async fn answer(
+    mut router: Router,
+    mut request: http::Request<Incoming>,
+) -> http::Response<Body> {
     if !names_one_host(&request) {
         return HttpError::BadRequest(NO_ONE_HOST).response();
     }
-    let Ok(response) = router
-        .call(for_router(request).map(axum::body::Body::new))
-        .await;
+    name_host(&mut request);
+    let Ok(response) = router.call(request.map(axum::body::Body::new)).await;
     response.map(Body::Router)
 }
 
@@ -141,7 +143,7 @@ fn admit(parts: &AdminParts, path: &str, headers: &HeaderMap) -> Result<(), Http
                 .get(AUTHORIZATION)
                 .and_then(|v| bearer_token(v.as_bytes()));
             let given = given.ok_or(HttpError::Unauthorized(AuthError::Missing))?;
-            verify_slices_are_equal(given.as_bytes(), expected.expose())
+            verify_slices_are_equal(given, expected.expose())
                 .map_err(|_| HttpError::Unauthorized(AuthError::BadSignature))
         }
         _ => Ok(()),

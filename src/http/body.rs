@@ -2,23 +2,65 @@
 //! request's body, bounded in bytes and in time.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::time::timeout;
 
 use super::problem::HttpError;
+use crate::cache::Held;
 
 /// A body.
 #[derive(Debug)]
 pub enum Body {
     /// Bytes at hand, once.
-    Full(Option<Bytes>),
+    Full(Option<Chunk>),
     /// From a router.
     Router(axum::body::Body),
+}
+
+/// Bytes on their way out.
+#[derive(Debug)]
+pub enum Chunk {
+    /// Bytes.
+    Bytes(Bytes),
+    /// A tile, which stays for so long; and how much of it has gone. [`Bytes`] of it would take an allocation.
+    Tile(Held, usize),
+}
+
+impl Buf for Chunk {
+    fn remaining(&self) -> usize {
+        self.chunk().len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Tile(held, gone) => &held.body()[*gone..],
+        }
+    }
+
+    fn advance(&mut self, count: usize) {
+        match self {
+            Self::Bytes(bytes) => bytes.advance(count),
+            Self::Tile(held, gone) => {
+                assert!(count <= held.body().len() - *gone, "beyond the end");
+                *gone += count;
+            }
+        }
+    }
+}
+
+impl From<Chunk> for Bytes {
+    fn from(chunk: Chunk) -> Self {
+        match chunk {
+            Chunk::Bytes(bytes) => bytes,
+            Chunk::Tile(held, gone) => held.bytes().slice(gone..),
+        }
+    }
 }
 
 impl Body {
@@ -31,38 +73,48 @@ impl Body {
     pub const fn empty() -> Self {
         Self::Full(None)
     }
+
+    /// A tile's bytes.
+    pub fn tile(held: Held) -> Self {
+        Self::Full((!held.body().is_empty()).then_some(Chunk::Tile(held, 0)))
+    }
 }
 
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
-        Self::Full((!bytes.is_empty()).then_some(bytes))
+        Self::Full((!bytes.is_empty()).then_some(Chunk::Bytes(bytes)))
     }
 }
 
 impl http_body::Body for Body {
-    type Data = Bytes;
+    type Data = Chunk;
     type Error = axum::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Chunk>, axum::Error>>> {
         match &mut *self {
-            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Router(body) => Pin::new(body).poll_frame(context),
+            Self::Full(chunk) => Poll::Ready(chunk.take().map(|chunk| Ok(Frame::data(chunk)))),
+            Self::Router(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(context));
+                Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(Chunk::Bytes))))
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Full(bytes) => bytes.is_none(),
+            Self::Full(chunk) => chunk.is_none(),
             Self::Router(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Full(chunk) => {
+                SizeHint::with_exact(chunk.as_ref().map_or(0, Chunk::remaining) as u64)
+            }
             Self::Router(body) => body.size_hint(),
         }
     }

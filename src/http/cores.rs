@@ -5,18 +5,17 @@
 //! long. What has to wait for the outside (fills, revalidations, disk writes) runs on the process's
 //! own runtime, which is the one that [`Cores::run`] is awaited on.
 
-use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::Request;
 use hyper::body::Incoming;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::oneshot;
 
-use super::body::Body;
+use super::handling::Handling;
 use super::server::Server;
 use crate::shutdown::Trigger;
 
@@ -83,11 +82,10 @@ impl Cores {
     /// that ends by itself asks for the shutdown of the whole, since what it listened on is not served.
     ///
     /// `service` is called once a core: what a request counts references to is then that core's own.
-    pub async fn run<M, S, F>(self, server: Server, shutdown: &Trigger, service: M) -> CoresEnded
+    pub async fn run<M, S>(self, server: Server, shutdown: &Trigger, service: M) -> CoresEnded
     where
         M: Fn() -> S,
-        S: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + 'static,
-        F: Future<Output = Response<Body>> + Send + 'static,
+        S: Fn(SocketAddr, Request<Incoming>) -> Handling + Clone + Send + 'static,
     {
         let asked = server.shutdown.clone();
         let (mut ends, mut outcome) = (Vec::new(), CoresEnded::AsAsked);

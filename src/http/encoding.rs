@@ -60,13 +60,13 @@ pub enum DecodeError {
 }
 
 /// The plain bytes of an encoded tile.
-pub fn decode(encoding: ContentEncoding, body: &Bytes) -> Result<Bytes, DecodeError> {
+pub fn decode(encoding: ContentEncoding, body: &[u8]) -> Result<Bytes, DecodeError> {
     match encoding {
-        ContentEncoding::Identity => Ok(body.clone()),
-        ContentEncoding::Gzip => bounded(flate2::read::MultiGzDecoder::new(&body[..])),
-        ContentEncoding::Brotli => bounded(brotli_decompressor::Decompressor::new(&body[..], 4096)),
+        ContentEncoding::Identity => Ok(Bytes::copy_from_slice(body)),
+        ContentEncoding::Gzip => bounded(flate2::read::MultiGzDecoder::new(body)),
+        ContentEncoding::Brotli => bounded(brotli_decompressor::Decompressor::new(body, 4096)),
         ContentEncoding::Zstd => {
-            let decoder = ruzstd::decoding::StreamingDecoder::new(&body[..])
+            let decoder = ruzstd::decoding::StreamingDecoder::new(body)
                 .map_err(|error| std::io::Error::other(error.to_string()))?;
             bounded(decoder)
         }

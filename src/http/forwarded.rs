@@ -154,11 +154,10 @@ fn scheme(entry: &str) -> Option<Scheme> {
 
 /// A host with or without a port, and nothing that would break out of a URL.
 pub(super) fn is_authority(host: &str) -> bool {
-    !host.is_empty()
-        && host.len() <= 255
-        && host
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b))
+    let allowed = |byte: u8| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':' | b'[' | b']')
+    };
+    !host.is_empty() && host.len() <= 255 && host.bytes().all(allowed)
 }
 
 #[cfg(test)]

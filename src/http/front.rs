@@ -39,6 +39,8 @@ pub struct Front {
     settings: FrontSettings,
     plain: CookiePolicy,
     secure: CookiePolicy,
+    /// Whether cookies are `Secure`, where that is the same for everybody.
+    always: Option<bool>,
 }
 
 /// Scheme and host by which a client sees this server.
@@ -63,7 +65,11 @@ impl Front {
     /// Checks the cookie's name and domain.
     pub fn new(settings: FrontSettings) -> Result<Self, CookieError> {
         let (name, domain) = (&settings.cookie, settings.cookie_domain.as_deref());
+        let public = settings.public.as_ref();
+        let always = public.map(|(scheme, host)| needs_secure(*scheme, host));
         Ok(Self {
+            always: always
+                .or((settings.tls && settings.trusted_proxies.is_empty()).then_some(true)),
             plain: CookiePolicy::new(name, domain, false)?,
             secure: CookiePolicy::new(name, domain, true)?,
             settings,
@@ -80,9 +86,9 @@ impl Front {
         // A client that names another host than this machine is behind a proxy of which nothing is
         // known here. If it made that name up, `Secure` costs it a log-in.
         let named = || host(headers).is_some_and(|host| needs_secure(Scheme::Http, host));
-        let secure = match &self.settings.public {
-            Some((scheme, host)) => needs_secure(*scheme, host),
-            None if self.settings.trusted_proxies.is_empty() => self.settings.tls || named(),
+        let secure = match self.always {
+            Some(always) => always,
+            None if self.settings.trusted_proxies.is_empty() => named(),
             None => {
                 let seen = self.outside(peer, headers);
                 needs_secure(seen.scheme, &seen.host) || named()

@@ -231,7 +231,10 @@ pub(super) async fn callback(
     let under_way = {
         let sent = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
         let cookies = session_tokens_from_cookies(sent, cookie.name());
-        login.oidc.resume(cookies.iter(), &callback.state, now)
+        let sealed = cookies
+            .iter()
+            .filter_map(|sealed| str::from_utf8(sealed).ok());
+        login.oidc.resume(sealed, &callback.state, now)
     };
     let next = under_way
         .as_ref()

@@ -68,7 +68,7 @@ pub(super) async fn log_in(
     let is_form = media_type.eq_ignore_ascii_case(b"application/x-www-form-urlencoded");
     let bearer = headers
         .get(AUTHORIZATION)
-        .and_then(|value| bearer_token(value.as_bytes()));
+        .and_then(|value| str::from_utf8(bearer_token(value.as_bytes())?).ok());
     if !site.may_write(&headers, is_json || bearer.is_some()) {
         return problem(&HttpError::CrossSite);
     }

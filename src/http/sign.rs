@@ -19,7 +19,7 @@ use super::helper_error::HelperError;
 use super::problem::HttpError;
 use super::public::PublicParts;
 use super::shield::shield;
-use super::tile_answer::protect;
+use super::tile_head::protect;
 use crate::aws::presign::{self, LONGEST, SHORTEST, SignedUrl, Wanted};
 use crate::clock::Timestamp;
 use crate::metrics::{Answer, SignOutcome};
@@ -157,7 +157,7 @@ pub(super) async fn redirect(
         cache_control::for_redirect(kept, audience, now),
     );
     headers.insert(CACHE_STATUS, HeaderValue::from_static(BYPASS));
-    protect(headers, tile.tileset);
+    protect(headers, tile.tileset.access());
     (response, Answer::Redirect)
 }
 

@@ -435,23 +435,22 @@ pub(super) fn problem(error: &HttpError) -> Response {
     to_axum(error.response())
 }
 
-/// A request for a router. HTTP/2 names the host in `:authority` and not in `Host` (RFC 9113
-/// §8.3.1); from here on it is in `Host`, whichever it came by.
-pub(super) fn for_router<B>(mut request: http::Request<B>) -> http::Request<B> {
-    let authority = request
-        .uri()
-        .authority()
-        .and_then(|a| a.as_str().parse().ok());
-    if let Some(authority) = authority {
-        request.headers_mut().insert(http::header::HOST, authority);
+/// Names a request's host in `Host`, whichever way it came: HTTP/2 does so in `:authority` (RFC 9113 §8.3.1).
+pub(super) fn name_host<B>(request: &mut http::Request<B>) {
+    let Some(authority) = request.uri().authority() else {
+        return;
+    };
+    if let Ok(host) = authority.as_str().parse() {
+        request.headers_mut().insert(http::header::HOST, host);
     }
-    request
 }
 
 /// An answer of the tile path's kind, for a router.
 pub(super) fn to_axum(response: http::Response<Body>) -> Response {
     response.map(|body| match body {
-        Body::Full(bytes) => axum::body::Body::from(bytes.unwrap_or_default()),
+        Body::Full(chunk) => {
+            axum::body::Body::from(chunk.map_or_else(bytes::Bytes::new, Into::into))
+        }
         Body::Router(body) => body,
     })
 }

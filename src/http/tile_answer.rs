@@ -1,31 +1,26 @@
 //! The answer to a tile request whose sender may have the tile: 200, 304, or 'no such tile'.
 
+use std::io;
 use std::time::Duration;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-use http::header::{
-    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED, VARY,
-    X_CONTENT_TYPE_OPTIONS,
-};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use serde_json::json;
 
 use super::body::Body;
 use super::cache_control::{self, Audience};
 use super::cache_status::{CACHE_STATUS, cache_status};
 use super::conditional::is_not_modified;
-use super::encoding;
+use super::encoding::{self, DecodeError};
 use super::header_text::HeaderText;
 use super::problem::HttpError;
-use crate::cache::{Held, Served};
+use super::tile_head::{self, Form, Slots, protect};
+use crate::cache::{CacheStatus, ETAG_LEN, Held, Served};
 use crate::clock::Timestamp;
 use crate::metrics::Answer;
 use crate::origin::OriginErrorKind;
-use crate::tile::{Access, MissingAnswer, TileFormat, TileKey, Tileset};
-
-/// `Cross-Origin-Resource-Policy` (Fetch standard): who may embed a tile without CORS.
-const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
-    HeaderName::from_static("cross-origin-resource-policy");
+use crate::tile::{MissingAnswer, TileFormat, TileKey, Tileset};
 
 /// Encoded tiles up to this size are decoded where they are answered, in some 100 µs at most.
 const DECODE_INLINE: usize = 32 * 1024;
@@ -34,7 +29,7 @@ const DECODE_INLINE: usize = 32 * 1024;
 static BLANK_PNG: &[u8] = include_bytes!("blank.png");
 
 /// What is known of a tile request once it has been let in.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Asked<'r> {
     /// GET or HEAD.
     pub method: &'r Method,
@@ -54,90 +49,109 @@ pub struct Asked<'r> {
     pub now: Timestamp,
 }
 
-/// Answers with what the caches gave.
-pub async fn respond(asked: Asked<'_>, served: &Served) -> (Response<Body>, Answer) {
-    let answered = if served.held.is_absence() {
-        Ok((respond_missing(asked), Answer::Missing))
-    } else {
-        respond_tile(asked, &served.held).await
-    };
-    let (mut response, answer) =
-        answered.unwrap_or_else(|problem: HttpError| (problem.response(), problem.answer()));
-    response
-        .headers_mut()
-        .insert(CACHE_STATUS, cache_status(served.status));
-    (response, answer)
-}
-
-async fn respond_tile(
-    asked: Asked<'_>,
-    held: &Held,
-) -> Result<(Response<Body>, Answer), HttpError> {
-    let coding = encoding::name(held.encoding());
-    let decoded = coding.is_some_and(|coding| !encoding::accepts(asked.headers, coding));
-    let etag = held.content().etag();
-    let etag = if decoded {
-        decoded_etag(&etag)
-    } else {
-        Bytes::copy_from_slice(&etag)
-    };
-    let not_modified = is_not_modified(asked.headers, &etag, held.last_modified());
-
-    let mut response = Response::new(Body::empty());
-    let headers = response.headers_mut();
-    headers.reserve(12);
-    headers.insert(ETAG, value(etag));
-    headers.insert(CACHE_CONTROL, cache_control(asked));
-    if coding.is_some() {
-        headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
-    }
-    if not_modified {
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        return Ok((response, Answer::NotModified));
-    }
-    if let Some(date) = held.last_modified().and_then(http_date) {
-        headers.insert(LAST_MODIFIED, date);
-    }
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static(asked.tileset.format().content_type()),
-    );
-    if let (Some(coding), false) = (coding, decoded) {
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding));
-    }
-    protect(headers, asked.tileset);
-    // HEAD may leave out a length that only the work of decoding would tell (RFC 9110 §9.3.2).
-    if !decoded {
-        send(asked.method, &mut response, held.body().len(), || {
-            held.bytes()
-        });
-    } else if asked.method != Method::HEAD {
-        let body = plain_body(asked, held).await?;
-        *response.body_mut() = body.into();
-    }
-    Ok((response, Answer::Tile))
+/// An answer, what it is counted as, and where it came from.
+pub struct Answered {
+    /// The answer.
+    pub response: Response<Body>,
+    /// What it is counted as.
+    pub answer: Answer,
+    /// What the caches said.
+    pub status: CacheStatus,
 }
 
 /// The plain form of an encoded tile. What the origin calls encoded and cannot be decoded is damaged.
-async fn plain_body(asked: Asked<'_>, held: &Held) -> Result<Bytes, HttpError> {
-    let encoding = held.encoding();
-    let body = held.bytes();
-    let decoded = if body.len() <= DECODE_INLINE {
-        encoding::decode(encoding, &body)
+type Decoded = Result<Bytes, DecodeError>;
+
+/// Answers with what the caches gave. `decoded` is the tile's plain form, where that was made elsewhere.
+pub fn respond(asked: &Asked<'_>, served: Served, decoded: Option<Decoded>) -> Answered {
+    let Served { held, status } = served;
+    let (response, answer) = if held.is_absence() {
+        let mut response = respond_missing(asked);
+        let told = cache_status(status);
+        response.headers_mut().insert(CACHE_STATUS, told);
+        (response, Answer::Missing)
     } else {
-        let decoding = tokio::task::spawn_blocking(move || encoding::decode(encoding, &body));
-        decoding.await.map_err(|_| HttpError::Internal)?
+        respond_tile(asked, Served { held, status }, decoded)
     };
-    decoded.map_err(|error| {
-        tracing::warn!(tileset = asked.tileset.name(), tile = ?asked.key, %error, "a stored tile is damaged");
-        HttpError::Origin {
-            kind: OriginErrorKind::Truncated,
-            retry_after: None,
-        }
-    })
+    Answered {
+        response,
+        answer,
+        status,
+    }
 }
 
-fn cache_control(asked: Asked<'_>) -> HeaderValue {
+fn respond_tile(
+    asked: &Asked<'_>,
+    Served { held, status }: Served,
+    decoded: Option<Decoded>,
+) -> (Response<Body>, Answer) {
+    let form = Form::of(asked.headers, held.encoding());
+    let etag = etag(form, &held);
+    let not_modified = is_not_modified(asked.headers, etag.as_bytes(), held.last_modified());
+    let slots = Slots {
+        etag,
+        cache_control: cache_control(asked),
+        cache_status: cache_status(status),
+    };
+    let mut response = Response::new(Body::empty());
+    if not_modified {
+        *response.headers_mut() = tile_head::for_not_modified(form, slots);
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return (response, Answer::NotModified);
+    }
+    let (tileset, date) = (asked.tileset, held.last_modified().and_then(http_date));
+    *response.headers_mut() =
+        tile_head::for_tile(tileset.format(), tileset.access(), form, slots, date);
+    if form != Form::Decoded {
+        send(asked.method, &mut response, held.body().len(), || {
+            Body::tile(held)
+        });
+    } else if asked.method != Method::HEAD {
+        // HEAD may leave out a length that only the work of decoding would tell (RFC 9110 §9.3.2).
+        match decoded.unwrap_or_else(|| encoding::decode(held.encoding(), held.body())) {
+            Ok(plain) => *response.body_mut() = plain.into(),
+            Err(error) => return damaged(asked, status, &error),
+        }
+    }
+    (response, Answer::Tile)
+}
+
+#[cold]
+fn damaged(
+    asked: &Asked<'_>,
+    status: CacheStatus,
+    error: &DecodeError,
+) -> (Response<Body>, Answer) {
+    let tileset = asked.tileset.name();
+    tracing::warn!(tileset, tile = ?asked.key, %error, "a stored tile is damaged");
+    let problem = HttpError::Origin {
+        kind: OriginErrorKind::Truncated,
+        retry_after: None,
+    };
+    let mut response = problem.response();
+    response
+        .headers_mut()
+        .insert(CACHE_STATUS, cache_status(status));
+    (response, problem.answer())
+}
+
+/// Whether the answer takes so much decoding that it is not for the request's own thread.
+pub fn decodes_elsewhere(asked: &Asked<'_>, held: &Held) -> bool {
+    held.body().len() > DECODE_INLINE
+        && *asked.method != Method::HEAD
+        && Form::of(asked.headers, held.encoding()) == Form::Decoded
+}
+
+/// The plain form of a large tile.
+pub async fn decode_elsewhere(held: &Held) -> Decoded {
+    let held = held.clone();
+    let decoding =
+        tokio::task::spawn_blocking(move || encoding::decode(held.encoding(), held.body()));
+    let died = |_| Err(DecodeError::Damaged(io::Error::other("decoding it failed")));
+    decoding.await.unwrap_or_else(died)
+}
+
+fn cache_control(asked: &Asked<'_>) -> HeaderValue {
     if asked.versioned {
         cache_control::for_version(asked.audience, asked.now)
     } else {
@@ -151,12 +165,12 @@ fn cache_control(asked: Asked<'_>) -> HeaderValue {
 }
 
 /// 'No such tile', as the tileset says it.
-fn respond_missing(asked: Asked<'_>) -> Response<Body> {
+fn respond_missing(asked: &Asked<'_>) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
     let believed = cache_control::for_absence(asked.missing, asked.audience, asked.now);
     headers.insert(CACHE_CONTROL, believed);
-    protect(headers, asked.tileset);
+    protect(headers, asked.tileset.access());
     let problem = |status: StatusCode| {
         let detail = "There is no such tile.";
         json!({ "type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16(), "detail": detail })
@@ -191,40 +205,34 @@ fn respond_missing(asked: Asked<'_>) -> Response<Body> {
     }
     *response.status_mut() = status;
     if status != StatusCode::NO_CONTENT {
-        send(asked.method, &mut response, body.len(), || body);
+        send(asked.method, &mut response, body.len(), || body.into());
     }
     response
 }
 
 /// Puts a body in place; for HEAD its length alone (RFC 9110 §9.3.2).
-fn send(method: &Method, response: &mut Response<Body>, len: usize, body: impl FnOnce() -> Bytes) {
+fn send(method: &Method, response: &mut Response<Body>, len: usize, body: impl FnOnce() -> Body) {
     if method == Method::HEAD {
         response
             .headers_mut()
             .insert(CONTENT_LENGTH, HeaderValue::from(len));
     } else {
-        *response.body_mut() = body().into();
+        *response.body_mut() = body();
     }
 }
 
-pub(super) fn protect(headers: &mut HeaderMap, tileset: &Tileset) {
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    let embedders = match tileset.access() {
-        Access::Session => "same-site",
-        Access::Public => "cross-origin",
-    };
-    headers.insert(
-        CROSS_ORIGIN_RESOURCE_POLICY,
-        HeaderValue::from_static(embedders),
-    );
-}
-
-/// The decoded form has other bytes, so it has another strong tag (RFC 9110 §8.8.3.3).
-fn decoded_etag(etag: &[u8]) -> Bytes {
-    let mut tag = BytesMut::with_capacity(etag.len() + 2);
-    tag.put_slice(&etag[..etag.len().saturating_sub(1)]);
-    tag.put_slice(b"-d\"");
-    tag.freeze()
+/// The strong tag of what is sent: the decoded form has other bytes, so it has another (RFC 9110 §8.8.3.3).
+fn etag(form: Form, held: &Held) -> HeaderValue {
+    let tag = held.content().etag();
+    let mut text = HeaderText::<{ ETAG_LEN + 2 }>::new();
+    match form {
+        Form::Stored(_) => text.put(&tag),
+        Form::Decoded => {
+            text.put(&tag[..ETAG_LEN - 1]);
+            text.put(b"-d\"");
+        }
+    }
+    text.value_or("")
 }
 
 /// The first second that an HTTP date cannot say.
@@ -237,9 +245,4 @@ pub(super) fn http_date(seconds: u64) -> Option<HeaderValue> {
         text.put_http_date(seconds);
         text.value_or("")
     })
-}
-
-/// A header value from ASCII.
-fn value(text: Bytes) -> HeaderValue {
-    HeaderValue::from_maybe_shared(text).unwrap_or(HeaderValue::from_static(""))
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tilekeep::http::body::Body;
+use tilekeep::http::handling::Handling;
 use tilekeep::http::places::{ConnectionLimits, Places};
 use tilekeep::http::server::Server;
 use tilekeep::origin::failing::{FailingOrigin, Fault, MemoryOrigin};
@@ -240,7 +241,7 @@ async fn one_address_takes_no_more_than_its_share_of_connections() {
         metrics: Some(metrics.clone()),
     };
     let listener = listener.into_std().unwrap();
-    let service = |_, _| async { http::Response::new(Body::empty()) };
+    let service = |_, _| Handling::now(http::Response::new(Body::empty()));
     let serving = tokio::spawn(server.run(listener, service));
     let ask = async |stream: &mut TcpStream| {
         let asked = stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;

@@ -8,7 +8,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use bytes::Bytes;
 
@@ -44,6 +44,10 @@ pub(super) struct Entry {
     last_modified: Seconds,
     encoding: ContentEncoding,
     kind: Kind,
+    /// How often it was found, as far as that matters: see [`Entry::is_to_be_told`].
+    found: AtomicU8,
+    /// Whether moka has dropped it.
+    gone: AtomicBool,
 }
 
 impl Entry {
@@ -98,6 +102,8 @@ impl Entry {
             last_modified: Seconds::new(None),
             encoding: ContentEncoding::Identity,
             kind,
+            found: AtomicU8::new(0),
+            gone: AtomicBool::new(false),
         }
     }
 
@@ -105,6 +111,32 @@ impl Entry {
     pub(super) fn expire(&self, validated_at: Timestamp) {
         self.validated_at
             .fetch_min(validated_at.millis(), Ordering::Relaxed);
+    }
+
+    /// moka has dropped it.
+    pub(super) fn leave(&self) {
+        self.gone.store(true, Ordering::Release);
+    }
+
+    /// Whether moka has dropped it.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    /// Counts that it was found; whether moka is to be told so. It hears of an entry's first times, by which it
+    /// tells what is asked for again from what is not, and then of one time in eight.
+    pub(super) fn is_to_be_told(&self) -> bool {
+        const FIRST: u8 = 4;
+        const EVERY: u8 = 8;
+        // Not one step: two who count at once may count one.
+        let found = self.found.load(Ordering::Relaxed);
+        let next = if found + 1 < FIRST + EVERY {
+            found + 1
+        } else {
+            FIRST
+        };
+        self.found.store(next, Ordering::Relaxed);
+        found <= FIRST
     }
 
     pub(super) fn kind(&self) -> Kind {
@@ -292,25 +324,20 @@ impl Held {
     }
 }
 
-/// Seconds since the epoch in six bytes, or none: that is nine million years.
+/// Seconds since the epoch in four bytes, or none: up to the year 2106, and no object is from later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Seconds([u8; 6]);
+struct Seconds(u32);
 
 impl Seconds {
-    const NONE: [u8; 6] = [0xff; 6];
+    const NONE: u32 = u32::MAX;
 
     fn new(seconds: Option<u64>) -> Self {
-        let bytes = seconds.unwrap_or(u64::MAX).to_le_bytes();
-        match (bytes.first_chunk(), bytes.last_chunk()) {
-            (Some(six), Some([0, 0])) => Self(*six),
-            _ => Self(Self::NONE),
-        }
+        let known = seconds.and_then(|seconds| u32::try_from(seconds).ok());
+        Self(known.unwrap_or(Self::NONE))
     }
 
     fn get(self) -> Option<u64> {
-        let mut bytes = [0; 8];
-        bytes[..6].copy_from_slice(&self.0);
-        (self.0 != Self::NONE).then(|| u64::from_le_bytes(bytes))
+        (self.0 != Self::NONE).then_some(u64::from(self.0))
     }
 }
 
@@ -404,10 +431,15 @@ mod tests {
     }
 
     #[test]
-    fn a_date_comes_back_in_six_bytes() {
-        for seconds in [None, Some(0), Some(1_700_000_000), Some((1 << 48) - 2)] {
+    fn a_date_comes_back_in_four_bytes() {
+        for seconds in [
+            None,
+            Some(0),
+            Some(1_700_000_000),
+            Some(u64::from(u32::MAX) - 1),
+        ] {
             assert_eq!(Seconds::new(seconds).get(), seconds);
         }
-        assert_eq!(Seconds::new(Some(u64::MAX)).get(), None);
+        assert_eq!(Seconds::new(Some(1 << 40)).get(), None);
     }
 }

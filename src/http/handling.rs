@@ -1,0 +1,47 @@
+//! What handling a request comes to: an answer that is here already, or one to wait for.
+//!
+//! A tile at hand needs no future: the state of one that could also wait, for a fill or for a page, is some
+//! kilobytes, and would be moved about for every request.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::Response;
+
+use super::body::Body;
+
+/// An answer, sooner or later. It must not be polled again once it is there.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "the large one is the common one, and a box for it what is to be saved"
+)]
+pub enum Handling {
+    /// Here; taken out by the first poll.
+    Now(Option<Response<Body>>),
+    /// To be waited for.
+    Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+}
+
+impl Handling {
+    /// An answer that is here.
+    pub fn now(response: Response<Body>) -> Self {
+        Self::Now(Some(response))
+    }
+
+    /// One to wait for.
+    pub fn later(answer: impl Future<Output = Response<Body>> + Send + 'static) -> Self {
+        Self::Later(Box::pin(answer))
+    }
+}
+
+impl Future for Handling {
+    type Output = Response<Body>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response<Body>> {
+        match &mut *self {
+            Self::Now(answer) => answer.take().map_or(Poll::Pending, Poll::Ready),
+            Self::Later(answer) => answer.as_mut().poll(context),
+        }
+    }
+}
