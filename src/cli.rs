@@ -14,6 +14,7 @@ mod prompt;
 mod publish;
 mod purge;
 mod serve;
+mod tile_list;
 mod token;
 mod urls;
 mod user;
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::client::ServerUrl;
 use crate::config::ConfigProblems;
 use crate::log::{LogError, colour_on_stderr};
 use crate::tile::Bounds;
@@ -69,18 +71,18 @@ TILEKEEP_LOG sets what is logged: warn, info (default), debug, or tilekeep::cach
 enum Command {
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
-    Loadtest(Box<loadtest::LoadtestArgs>),
     Serve(serve::ServeArgs),
     Doctor(doctor::DoctorArgs),
     IamPolicy(iam_policy::IamPolicyArgs),
-    Publish(publish::PublishArgs),
-    Prefetch(Box<prefetch::PrefetchArgs>),
-    Purge(purge::PurgeArgs),
     #[command(subcommand)]
     Token(token::TokenCommand),
-    Urls(Box<urls::UrlsArgs>),
     #[command(subcommand)]
     User(user::UserCommand),
+    Prefetch(Box<prefetch::PrefetchArgs>),
+    Loadtest(Box<loadtest::LoadtestArgs>),
+    Urls(Box<urls::UrlsArgs>),
+    Publish(publish::PublishArgs),
+    Purge(purge::PurgeArgs),
 }
 
 /// The one argument that most commands share.
@@ -202,6 +204,13 @@ fn print(text: &str) -> Result<(), Failure> {
             Err(Failure::Failed(format!("stdout: {error}")))
         }
         _ => Ok(()),
+    }
+}
+
+/// Tells whom a secret would be shown to, before it goes there.
+fn warn_of(url: &ServerUrl) {
+    if let Some(warning) = url.warning() {
+        eprintln!("warning: {warning}");
     }
 }
 

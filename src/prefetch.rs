@@ -23,7 +23,7 @@ mod run;
 mod work;
 
 pub use estimate::{Estimate, estimate};
-pub use facts::{FactsError, TilesetFacts, learn};
+pub use facts::{FactsError, TilesetFacts, learn, may_explain};
 pub use outcome::Reason;
 pub use plan::{Leg, Plan};
 pub use pool::{LogIn, Pool};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Failure, block_on, print};
+use super::{Failure, block_on, print, prompt};
 use crate::client::{Credential, CredentialError, Protocol, ServerUrl, ServerUrlError};
 use crate::clock::Clock;
 use crate::loadtest::{
@@ -55,15 +55,10 @@ pub(super) struct LoadtestArgs {
     server: ServerArgs,
 
     /// As whom each of the people signs in.
-    #[arg(
-        long,
-        value_name = "NAME",
-        requires = "password",
-        conflicts_with = "token_file"
-    )]
+    #[arg(long, value_name = "NAME", conflicts_with = "token_file")]
     username: Option<String>,
 
-    /// With which password.
+    /// With which password; without it, it is asked for.
     #[arg(
         long,
         value_name = "PASSWORD",
@@ -147,7 +142,7 @@ pub(super) struct ServerArgs {
 
     /// A file with a token; with several, a line each, people take them in turn.
     #[arg(long, value_name = "FILE")]
-    pub(super) token_file: Option<PathBuf>,
+    token_file: Option<PathBuf>,
 }
 
 impl ServerArgs {
@@ -156,11 +151,23 @@ impl ServerArgs {
         let url = self.url.parse();
         url.map_err(|error: ServerUrlError| Failure::Usage(format!("--url: {error}")))
     }
+
+    /// As whom its people go there, with a warning where others would see that.
+    pub(super) fn tokens(&self, url: &ServerUrl) -> Result<Vec<Credential>, Failure> {
+        let tokens = tokens(self.token_file.as_deref())?;
+        if tokens.iter().any(Credential::is_secret) {
+            super::warn_of(url);
+        }
+        Ok(tokens)
+    }
 }
 
+/// The protocol by its name, or by what comes behind `HTTP/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum ProtocolArg {
+pub(super) enum ProtocolArg {
+    #[value(alias = "1.1")]
     Http1,
+    #[value(alias = "2")]
     Http2,
 }
 
@@ -213,10 +220,17 @@ pub(super) fn run(args: LoadtestArgs) -> Result<(), Failure> {
 
 fn settings(args: LoadtestArgs) -> Result<Settings, Failure> {
     let url = args.server.url()?;
-    let log_in = match (args.username, args.password) {
-        (Some(name), Some(password)) if args.one_session => LogIn::Once { name, password },
-        (Some(name), Some(password)) => LogIn::Each { name, password },
-        _ => LogIn::With(tokens(args.server.token_file.as_deref())?),
+    let log_in = match args.username {
+        Some(name) => {
+            let password = prompt::password_of(&name, args.password)?;
+            super::warn_of(&url);
+            if args.one_session {
+                LogIn::Once { name, password }
+            } else {
+                LogIn::Each { name, password }
+            }
+        }
+        None => LogIn::With(args.server.tokens(&url)?),
     };
     let (load, duration) = if let Some(file) = args.replay {
         let pace = match args.rate {
@@ -271,7 +285,7 @@ fn open(file: &Path) -> Result<Box<dyn BufRead + Send>, Failure> {
 }
 
 /// The tokens of a file, a line each; else the one of the environment; else none.
-pub(super) fn tokens(file: Option<&Path>) -> Result<Vec<Credential>, Failure> {
+fn tokens(file: Option<&Path>) -> Result<Vec<Credential>, Failure> {
     let wrong = |error: CredentialError| Failure::Usage(error.to_string());
     let Some(file) = file else {
         let variable = std::env::var(TOKEN).ok();

@@ -6,23 +6,22 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::loadtest::{ProtocolArg, TOKEN};
 use super::purge::zooms;
-use super::{Failure, block_on, print, prompt};
+use super::{Failure, block_on, print, prompt, tile_list};
 use crate::archive;
-use crate::client::{Client, Credential, Protocol, ServerUrl};
+use crate::client::{Client, Credential, ServerUrl};
 use crate::clock::Clock;
 use crate::prefetch::{
     LogIn, Mode, Plan, Pool, ResumeFile, Runner, Settings, TilesetFacts, estimate, learn,
+    may_explain,
 };
 use crate::shutdown;
-use crate::tile::{Bounds, Coverage, MAX_AREA_BYTES, MAX_LISTED, MAX_ZOOM, TileCoord};
+use crate::tile::{Bounds, Coverage, MAX_AREA_BYTES, MAX_LISTED, MAX_ZOOM};
 
 mod progress;
 mod said;
 
-/// Environment variables with what must not stand in a command line.
-const TOKEN: &str = "TILEKEEP_TOKEN";
-const PASSWORD: &str = "TILEKEEP_PASSWORD";
 /// Where `--resume` without a name keeps its place.
 const RESUME: &str = "tilekeep-prefetch.resume";
 
@@ -38,8 +37,8 @@ Examples:
   tilekeep prefetch … --resume alps.resume           the same again goes on where it ended
   tilekeep prefetch … --area alps.geojson --output alps.pmtiles
 
-The session's token comes from TILEKEEP_TOKEN or --token-file; --user signs in by name, with the password from
-TILEKEEP_PASSWORD or typed. Exit codes: 0 done, 1 finished with failures (listed), 2 wrong usage.")]
+The session's token comes from TILEKEEP_TOKEN or --token-file; --username signs in by name, with the password from
+TILEKEEP_PASSWORD or typed: on a command line, others on the machine see it. Exit codes: 0 done, 1 finished with failures (listed), 2 wrong usage.")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(super) struct PrefetchArgs {
     /// The server's public address.
@@ -112,8 +111,15 @@ pub(super) struct PrefetchArgs {
     rate: f64,
 
     /// HTTP/1.1 (a connection for each request at a time) or HTTP/2.
-    #[arg(long, value_name = "VERSION", default_value = "1.1", value_parser = ["1.1", "2"])]
-    http: String,
+    // `--http 1.1` and `--http 2` is how it was once called.
+    #[arg(
+        long,
+        value_name = "PROTOCOL",
+        alias = "http",
+        value_enum,
+        default_value = "http1"
+    )]
+    protocol: ProtocolArg,
 
     /// How often a tile is asked for that fails in a way that may pass.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -128,12 +134,21 @@ pub(super) struct PrefetchArgs {
     max_failures: u64,
 
     /// A file with the session's token, instead of `TILEKEEP_TOKEN`.
-    #[arg(long, value_name = "FILE", conflicts_with = "user")]
+    #[arg(long, value_name = "FILE", conflicts_with = "username")]
     token_file: Option<PathBuf>,
 
     /// Sign in by this name, and again when the session ends.
-    #[arg(long, value_name = "NAME")]
-    user: Option<String>,
+    #[arg(long, value_name = "NAME", alias = "user")]
+    username: Option<String>,
+
+    /// With which password; without it, it is asked for.
+    #[arg(
+        long,
+        value_name = "PASSWORD",
+        env = "TILEKEEP_PASSWORD",
+        hide_env_values = true
+    )]
+    password: Option<String>,
 
     /// Print the report as JSON.
     #[arg(long)]
@@ -176,6 +191,13 @@ async fn prefetch(
     pool.sign_in(None)
         .await
         .map_err(|error| Failure::failed(&error))?;
+    if args.stale_only && !may_explain(&pool).await.map_err(|e| Failure::failed(&e))? {
+        return Err(Failure::Usage(
+            "--stale-only: the session lacks the scope `explain`, without which looking at a tile would fetch it: mint \
+             a token with it (--scope tiles,explain), or sign in as somebody who has it"
+                .to_owned(),
+        ));
+    }
     let mut tilesets = Vec::new();
     for name in &args.tileset {
         tilesets.push(
@@ -209,79 +231,35 @@ async fn prefetch(
 
 fn coverage(args: &PrefetchArgs) -> Result<Coverage, Failure> {
     if let Some(path) = &args.area {
-        let text = read(path, "--area", MAX_AREA_BYTES)?;
-        return Coverage::geojson(&text)
-            .map_err(|error| Failure::Usage(format!("--area {}: {error}", path.display())));
+        return outline(path);
     }
     if let Some(path) = &args.tiles {
-        // "30/1073741823/1073741823" and its end: a line is never longer.
-        let text = read(path, "--tiles", MAX_LISTED as u64 * 26)?;
-        return listed(&text)
-            .map(Coverage::tiles)
-            .map_err(|error| Failure::Usage(format!("--tiles {}: {error}", path.display())));
+        let tiles = tile_list::tiles(path, MAX_LISTED)?;
+        if tiles.is_empty() {
+            let path = path.display();
+            return Err(Failure::Usage(format!(
+                "--tiles {path}: there is no tile in it"
+            )));
+        }
+        return Ok(Coverage::tiles(tiles));
     }
     Ok(Coverage::boxes(&args.bbox))
 }
 
-/// A file's text, or standard input's for `-`.
-fn read(path: &Path, argument: &str, most: u64) -> Result<String, Failure> {
-    use std::io::Read as _;
-    let mut text = String::new();
-    let read = if path.as_os_str() == "-" {
-        std::io::stdin().take(most + 1).read_to_string(&mut text)
-    } else {
-        std::fs::File::open(path).and_then(|file| file.take(most + 1).read_to_string(&mut text))
-    };
-    let refused = |what: &dyn std::fmt::Display| {
-        Failure::Usage(format!("{argument} {}: {what}", path.display()))
-    };
-    read.map_err(|error| refused(&error))?;
-    if text.len() as u64 > most {
-        return Err(refused(&format!("more than {} MiB", most >> 20)));
-    }
-    Ok(text)
-}
-
-/// A z/x/y on each line; empty lines and those that begin with # are skipped.
-fn listed(text: &str) -> Result<Vec<TileCoord>, String> {
-    let mut tiles = Vec::new();
-    for (number, line) in (1..).zip(text.lines()) {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let numbers: Option<Vec<u32>> = line.split('/').map(|part| part.parse().ok()).collect();
-        let tile = match numbers.as_deref() {
-            Some(&[z, x, y]) => u8::try_from(z).ok().and_then(|z| TileCoord::new(z, x, y)),
-            _ => None,
-        };
-        tiles.push(tile.ok_or_else(|| {
-            format!(
-                "line {number}: {:?} is no tile: write z/x/y, like 5/16/10",
-                shortened(line)
-            )
-        })?);
-        if tiles.len() > MAX_LISTED {
-            return Err(format!("more than {MAX_LISTED} tiles: split the file"));
-        }
-    }
-    if tiles.is_empty() {
-        return Err("there is no tile in it".to_owned());
-    }
-    Ok(tiles)
-}
-
-fn shortened(line: &str) -> String {
-    line.chars().take(40).collect()
+/// The polygons of a GeoJSON file.
+pub(super) fn outline(path: &Path) -> Result<Coverage, Failure> {
+    let text = tile_list::read(path, "--area", MAX_AREA_BYTES)?;
+    Coverage::geojson(&text)
+        .map_err(|error| Failure::Usage(format!("--area {}: {error}", path.display())))
 }
 
 fn pool(args: &PrefetchArgs, url: &ServerUrl) -> Result<Pool, Failure> {
     let usage = |error: &dyn std::fmt::Display| Failure::Usage(error.to_string());
-    let log_in = match &args.user {
+    let log_in = match &args.username {
         None => None,
         Some(user) => Some(LogIn {
             user: user.clone(),
-            password: password(user)?,
+            password: prompt::password_of(user, args.password.clone())?,
         }),
     };
     let credential = if log_in.is_some() {
@@ -291,34 +269,16 @@ fn pool(args: &PrefetchArgs, url: &ServerUrl) -> Result<Pool, Failure> {
         Credential::find(args.token_file.as_deref(), variable.as_deref())
             .map_err(|error| usage(&error))?
     };
-    if !url.is_https() && !url.is_loopback() && (log_in.is_some() || credential.is_secret()) {
-        eprintln!("warning: {url} is not https: whoever can listen on the way sees the session");
+    if log_in.is_some() || credential.is_secret() {
+        super::warn_of(url);
     }
-    let protocol = if args.http == "2" {
-        Protocol::Http2
-    } else {
-        Protocol::Http1
-    };
-    let client = Client::new(url.clone(), protocol);
+    let client = Client::new(url.clone(), args.protocol.into());
     Ok(Pool::new(
         client,
         credential,
         log_in,
         args.concurrency as usize,
     ))
-}
-
-fn password(user: &str) -> Result<String, Failure> {
-    use std::io::IsTerminal as _;
-    if let Ok(password) = std::env::var(PASSWORD) {
-        return Ok(password);
-    }
-    if !std::io::stdin().is_terminal() {
-        return Err(Failure::Usage(format!(
-            "--user {user}: there is no terminal to ask for the password on: put it into {PASSWORD}"
-        )));
-    }
-    prompt::ask(&format!("Password of {user}: "))
 }
 
 fn plan(
@@ -435,27 +395,6 @@ fn rate(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_list_of_tiles_is_read_and_its_faults_are_named_with_their_line() {
-        let tiles = listed("# from the log\n5/16/10\n\n 0/0/0 \r\n").unwrap();
-        assert_eq!(
-            tiles,
-            [
-                TileCoord::new(5, 16, 10).unwrap(),
-                TileCoord::new(0, 0, 0).unwrap()
-            ]
-        );
-        for (text, words) in [
-            ("0/0/0\n1/2/0", "line 2: \"1/2/0\" is no tile"),
-            ("5/16", "line 1"),
-            ("world/5/16/10.png", "line 1"),
-            ("\n#\n", "no tile in it"),
-        ] {
-            let error = listed(text).unwrap_err();
-            assert!(error.contains(words), "{error}");
-        }
-    }
 
     #[test]
     fn rates_are_numbers_that_can_be_kept() {

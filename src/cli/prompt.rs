@@ -28,6 +28,17 @@ pub(super) fn new_password(piped: bool) -> Result<String, Failure> {
     Ok(password)
 }
 
+/// The password of somebody who signs in: as given (an argument, or its variable), or asked for on a terminal.
+pub(super) fn password_of(username: &str, given: Option<String>) -> Result<String, Failure> {
+    match given {
+        Some(password) => Ok(password),
+        None if io::stdin().is_terminal() => ask(&format!("Password of {username}: ")),
+        None => Err(Failure::Usage(format!(
+            "--username {username}: there is no terminal to ask for the password on: put it into TILEKEEP_PASSWORD"
+        ))),
+    }
+}
+
 fn first_line(input: impl BufRead) -> Result<String, Failure> {
     let mut line = String::new();
     let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX) + 2;

@@ -6,7 +6,7 @@ use clap::Args;
 use http::Uri;
 
 use super::admin::Admin;
-use super::{Failure, block_on, print};
+use super::{Failure, block_on, print, tile_list};
 use crate::cluster::Handed;
 use crate::http::purge::{MAX_TILES, PurgeReport, PurgeRequest};
 
@@ -24,7 +24,7 @@ Examples:
   tilekeep purge --tileset world --tiles changed.txt --soft
   TILEKEEP_ADMIN_TOKEN=… tilekeep purge --admin http://10.0.0.5:9090 --tileset world
 
-A list has a z/x/y on each line.")]
+A list has a z/x/y on each line; lines that begin with # are skipped.")]
 pub(super) struct PurgeArgs {
     /// The server's admin side.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090")]
@@ -99,27 +99,10 @@ pub(super) fn run(args: PurgeArgs) -> Result<(), Failure> {
     }
 }
 
+/// As the server takes them. A list may be empty: then nothing is dropped.
 fn read_tiles(path: &std::path::Path) -> Result<Vec<String>, Failure> {
-    let text = if path.as_os_str() == "-" {
-        std::io::read_to_string(std::io::stdin())
-    } else {
-        std::fs::read_to_string(path)
-    };
-    let text = text.map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?;
-    let tiles: Vec<String> = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .map(str::to_owned)
-        .collect();
-    if tiles.len() > MAX_TILES {
-        let many = tiles.len();
-        return Err(Failure::Usage(format!(
-            "{}: {many} tiles, and one purge takes {MAX_TILES}: split the file, or purge an area",
-            path.display()
-        )));
-    }
-    Ok(tiles)
+    let tiles = tile_list::tiles(path, MAX_TILES)?;
+    Ok(tiles.iter().map(ToString::to_string).collect())
 }
 
 pub(super) fn zooms(text: &str) -> Result<(u8, u8), String> {

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::loadtest::{ServerArgs, think, tokens};
+use super::loadtest::{ServerArgs, think};
 use super::purge::zooms;
 use super::{Failure, block_on, bounds};
 use crate::client::{Client, Protocol};
 use crate::loadtest::{self, Ground, Screen, UrlFormat, simulated};
-use crate::tile::{Bounds, Cover, Coverage, MAX_AREA_BYTES};
+use crate::tile::{Bounds, Cover, Coverage};
 
 /// Print lists of tile URLs for wrk, oha, k6 and vegeta.
 ///
@@ -77,8 +77,9 @@ pub(super) struct UrlsArgs {
 #[expect(clippy::needless_pass_by_value, reason = "as every command is called")]
 pub(super) fn run(args: UrlsArgs) -> Result<(), Failure> {
     let coverage = coverage(&args.bbox, args.area.as_deref())?;
-    let tokens = tokens(args.server.token_file.as_deref())?;
-    let client = Client::new(args.server.url()?, Protocol::Http1);
+    let url = args.server.url()?;
+    let tokens = args.server.tokens(&url)?;
+    let client = Client::new(url, Protocol::Http1);
     let grounds = loadtest::grounds(&client, tokens.first(), &args.server.tileset);
     let grounds = block_on(grounds)?.map_err(|error| Failure::failed(&error))?;
     let paths: Box<dyn Iterator<Item = String>> = match args.zoom {
@@ -116,17 +117,7 @@ fn coverage(bbox: &[Bounds], area: Option<&Path>) -> Result<Option<Coverage>, Fa
     let Some(path) = area else {
         return Ok((!bbox.is_empty()).then(|| Coverage::boxes(bbox)));
     };
-    let wrong =
-        |why: &dyn std::fmt::Display| Failure::Usage(format!("--area {}: {why}", path.display()));
-    let length = path.metadata().map_err(|error| wrong(&error))?.len();
-    if length > MAX_AREA_BYTES {
-        return Err(wrong(&format_args!(
-            "{length} bytes; it takes {MAX_AREA_BYTES}"
-        )));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
-    let coverage = Coverage::geojson(&text).map_err(|error| wrong(&error))?;
-    Ok(Some(coverage))
+    super::prefetch::outline(path).map(Some)
 }
 
 /// All tiles of some zooms in an area and the tileset's own bounds, each place with all that is below it before

@@ -57,6 +57,13 @@ impl ServerUrl {
         self.authority.as_str()
     }
 
+    /// What to say before a secret goes there; `None`: nobody can listen on the way.
+    pub fn warning(&self) -> Option<String> {
+        let heard = !self.is_https() && !self.is_loopback();
+        heard
+            .then(|| format!("{self} is not https: whoever can listen on the way sees the session"))
+    }
+
     /// Whether the host is this very machine, as far as its name tells.
     pub fn is_loopback(&self) -> bool {
         let host = self.host();
@@ -131,6 +138,19 @@ mod tests {
         let six = url("https://[::1]:8443").unwrap();
         assert_eq!((six.host(), six.port()), ("::1", 8443));
         assert!(six.is_loopback() && plain.is_loopback() && !tls.is_loopback());
+    }
+
+    #[test]
+    fn who_can_listen_is_told_of() {
+        for safe in [
+            "https://tiles.example.com",
+            "http://127.0.0.1:8080",
+            "http://localhost",
+        ] {
+            assert_eq!(url(safe).unwrap().warning(), None, "{safe}");
+        }
+        let said = url("http://10.0.0.5").unwrap().warning().unwrap();
+        assert!(said.starts_with("http://10.0.0.5 is not https"), "{said}");
     }
 
     #[test]

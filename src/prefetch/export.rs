@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::facts::TilesetFacts;
 use super::outcome::Reason;
 use super::report::ArchiveReport;
-use crate::archive::{ArchiveError, ArchiveMetadata, ArchiveWriter, Begin, Export};
+use crate::archive::{ArchiveError, ArchiveMetadata, ArchiveWriter, Begin, Encoding, Export};
 use crate::tile::{TileCoord, TileFormat};
 
 /// More than any tile: what is unpacked beyond it is no tile.
@@ -134,30 +134,51 @@ fn metadata(tileset: &TilesetFacts) -> ArchiveMetadata {
     }
 }
 
-/// A body as archives keep it: vector tiles may stay in gzip, everything else is as it is.
+/// A body as archives keep it. Readers of both formats expect vector tiles in gzip, and a PMTiles archive declares one
+/// compression for all: what came in gzip stays as it is, what came in anything else is unpacked here and compressed
+/// by the writer. Everything is unpacked once, to see that it can be.
 fn unpacked(body: Bytes, encoding: &str, format: TileFormat) -> Result<Bytes, Reason> {
-    let gzip = encoding.eq_ignore_ascii_case("gzip");
-    if encoding.is_empty()
-        || encoding.eq_ignore_ascii_case("identity")
-        || (gzip && format == TileFormat::Mvt)
-    {
-        return Ok(body);
-    }
-    let limit = MAX_TILE as u64 + 1;
-    let mut whole = Vec::new();
-    let read = if gzip {
-        let decoder = flate2::read::MultiGzDecoder::new(&body[..]);
-        decoder.take(limit).read_to_end(&mut whole)
-    } else if encoding.eq_ignore_ascii_case("br") {
-        let decoder = brotli_decompressor::Decompressor::new(&body[..], 8192);
-        decoder.take(limit).read_to_end(&mut whole)
-    } else if encoding.eq_ignore_ascii_case("zstd") {
-        let decoder = ruzstd::decoding::StreamingDecoder::new(&body[..]);
-        let decoder = decoder.map_err(|_| Reason::Corrupt)?;
-        decoder.take(limit).read_to_end(&mut whole)
-    } else {
-        return Err(Reason::Corrupt);
+    let is = |name: &str| encoding.eq_ignore_ascii_case(name);
+    let vector = format == TileFormat::Mvt;
+    let coding = match encoding {
+        "" => Encoding::Identity,
+        _ if is("identity") => Encoding::Identity,
+        _ if is("gzip") || is("x-gzip") => Encoding::Gzip,
+        _ if is("br") => Encoding::Brotli,
+        _ if is("zstd") => Encoding::Zstd,
+        _ => return Err(Reason::Corrupt),
     };
+    // Compressed and not declared is the commonest fault of vector tiles.
+    let coding = match coding {
+        Encoding::Identity if vector => Encoding::look(&body),
+        declared => declared,
+    };
+    match coding {
+        Encoding::Identity => Ok(body),
+        Encoding::Gzip => {
+            let mut decoder = flate2::bufread::GzDecoder::new(&body[..]);
+            let whole = bounded(&mut decoder);
+            let rest = decoder.into_inner();
+            match whole {
+                Ok(_) if vector && rest.is_empty() => Ok(body),
+                Ok(whole) if rest.is_empty() => Ok(whole),
+                // Of more than one member (RFC 1952 §2.2), which not every reader looks for.
+                Ok(_) => bounded(flate2::read::MultiGzDecoder::new(&body[..])),
+                Err(reason) => Err(reason),
+            }
+        }
+        Encoding::Brotli => bounded(brotli_decompressor::Decompressor::new(&body[..], 8192)),
+        Encoding::Zstd => {
+            let decoder = ruzstd::decoding::StreamingDecoder::new(&body[..]);
+            bounded(decoder.map_err(|_| Reason::Corrupt)?)
+        }
+    }
+}
+
+/// All of it, if that is no more than a tile can be.
+fn bounded(reader: impl std::io::Read) -> Result<Bytes, Reason> {
+    let mut whole = Vec::new();
+    let read = reader.take(MAX_TILE as u64 + 1).read_to_end(&mut whole);
     read.map_err(|_| Reason::Corrupt)?;
     if whole.len() > MAX_TILE {
         return Err(Reason::TooLarge);
@@ -186,6 +207,65 @@ mod tests {
         assert_eq!(picture, "tile");
         let plain = unpacked(Bytes::from("tile"), "", TileFormat::Png).unwrap();
         assert_eq!(plain, "tile");
+    }
+
+    /// `vector tile`, compressed by the formats' own tools.
+    const BROTLI: &[u8] = b"\x0b\x05\x80\x76\x65\x63\x74\x6f\x72\x20\x74\x69\x6c\x65\x03";
+    const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd\x04\x58\x59\x00\x00\x76\x65\x63\x74\x6f\x72\x20\x74\x69\x6c\x65\xe6\x12\x03\xc0";
+
+    #[tokio::test]
+    async fn vector_tiles_are_in_gzip_in_the_archive_however_they_come() {
+        let json = serde_json::json!({
+            "tiles": ["/v/{z}/{x}/{y}.mvt"], "format": "mvt", "vector_layers": [],
+        });
+        let facts = TilesetFacts::read("v", json.to_string().as_bytes()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let twice = [gzip(b"vector "), gzip(b"tile")].concat();
+        let ways: Vec<(Bytes, &str)> = vec![
+            (gzip(b"vector tile"), "gzip"),
+            (gzip(b"vector tile"), ""),
+            (Bytes::from("vector tile"), ""),
+            (Bytes::from("vector tile"), "identity"),
+            (Bytes::from_static(BROTLI), "br"),
+            (Bytes::from_static(ZSTD), "zstd"),
+            (Bytes::from_static(ZSTD), ""),
+            (twice.into(), "gzip"),
+        ];
+        let mut names = vec!["v.pmtiles"];
+        if cfg!(feature = "mbtiles") {
+            names.push("v.mbtiles");
+        }
+        for name in names {
+            let path = folder.path().join(name);
+            let archive = Archive::open(&path, &facts, "http://h", Begin::Anew).unwrap();
+            for (x, way) in (0u32..).zip(&ways) {
+                let coord = TileCoord::new(3, x, 0).unwrap();
+                let (body, encoding) = (way.0.clone(), way.1.to_owned());
+                let put = archive.put(coord, Some((body, encoding))).await;
+                assert_eq!(put.unwrap(), Ok(()), "{way:?}");
+            }
+            archive.finish(&facts, true).await.unwrap();
+            let read = crate::archive::open(&path).unwrap();
+            assert_eq!(read.metadata().encoding, Encoding::Gzip);
+            let tiles: Vec<_> = read.tiles().map(Result::unwrap).collect();
+            assert_eq!(tiles.len(), ways.len());
+            for (coord, tile) in tiles {
+                let mut text = String::new();
+                let mut decoder = flate2::read::GzDecoder::new(&tile[..]);
+                decoder.read_to_string(&mut text).unwrap();
+                assert_eq!(text, "vector tile", "{coord}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_vector_tile_that_is_cut_off_is_corrupt() {
+        let whole = gzip(b"a vector tile");
+        let cut = whole.slice(..whole.len() - 3);
+        for encoding in ["gzip", ""] {
+            let read = unpacked(cut.clone(), encoding, TileFormat::Mvt);
+            assert_eq!(read, Err(Reason::Corrupt), "{encoding:?}");
+        }
     }
 
     #[test]

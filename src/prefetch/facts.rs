@@ -19,7 +19,7 @@ pub enum FactsError {
     Client(#[from] ClientError),
     /// No session, or a bad one.
     #[error(
-        "the server knows no session for this ({0}): put a token into TILEKEEP_TOKEN or --token-file, or log in with --user"
+        "the server knows no session for this ({0}): put a token into TILEKEEP_TOKEN or --token-file, or log in with --username"
     )]
     Unauthorized(String),
     /// No such tileset for this session.
@@ -81,7 +81,7 @@ impl TilesetFacts {
     }
 
     /// Reads a TileJSON.
-    fn read(name: &str, body: &[u8]) -> Result<Self, String> {
+    pub(super) fn read(name: &str, body: &[u8]) -> Result<Self, String> {
         let json: Map<String, Value> =
             serde_json::from_slice(body).map_err(|error| format!("its TileJSON: {error}"))?;
         let url = json
@@ -168,6 +168,20 @@ pub async fn learn(pool: &Pool, name: &str) -> Result<TilesetFacts, FactsError> 
         }
         status => Err(unreadable(format!("the server answered {status}"))),
     }
+}
+
+/// Whether the session may have tiles explained: looked at without being fetched.
+pub async fn may_explain(pool: &Pool) -> Result<bool, FactsError> {
+    let (status, body) = ask(pool, "/session").await?;
+    let session: Value = serde_json::from_slice(&body).unwrap_or_default();
+    if status != StatusCode::OK {
+        let detail = session["detail"].as_str().unwrap_or("no session");
+        return Err(FactsError::Unauthorized(
+            detail.trim_end_matches('.').to_owned(),
+        ));
+    }
+    let scope = session["scope"].as_str().unwrap_or_default();
+    Ok(scope.split(' ').any(|word| word == "explain"))
 }
 
 async fn ask(pool: &Pool, path: &str) -> Result<(StatusCode, Bytes), ClientError> {

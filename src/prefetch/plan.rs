@@ -19,6 +19,8 @@ pub struct Leg {
     pub cover: Cover,
     /// How many.
     pub count: u64,
+    /// How many at each zoom.
+    pub counts: Vec<(u8, u64)>,
     /// The zooms that are asked for.
     pub zooms: (u8, u8),
 }
@@ -66,8 +68,13 @@ impl Plan {
                 field(&edge.to_le_bytes());
             }
             let cover = Cover::new(coverage, zooms, tileset.bounds);
+            let counts = cover.counts();
+            let count = counts
+                .iter()
+                .fold(0, |sum: u64, (_, tiles)| sum.saturating_add(*tiles));
             legs.push(Arc::new(Leg {
-                count: cover.count(),
+                count,
+                counts,
                 cover,
                 zooms,
                 tileset,

@@ -1,7 +1,6 @@
 //! A run: workers that take tiles from the plan until there are none, or until something stops them all.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -70,7 +69,7 @@ pub enum Stop {
     Asked,
     /// The session ended and there is no way to a new one.
     #[error(
-        "the server no longer takes the session (401): mint a new token, or use --user to sign in again by itself{0}"
+        "the server no longer takes the session (401): mint a new token, or use --username to sign in again by itself{0}"
     )]
     Unauthorized(String),
     /// Nothing has succeeded for long.
@@ -107,8 +106,6 @@ pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) clock: Clock,
     pub(super) archive: Option<Archive>,
-    /// Whether the session may have tiles explained: until the server says no.
-    pub(super) explains: AtomicBool,
     pub(super) pace: Mutex<Pace>,
     pub(super) freed: Notify,
     pub(super) chance: Mutex<Chance>,
@@ -164,7 +161,6 @@ impl Runner {
         let shared = Shared {
             pool,
             archive,
-            explains: AtomicBool::new(true),
             pace: Mutex::new(Pace::new(settings.concurrency, settings.rate)),
             freed: Notify::new(),
             chance: Mutex::new(Chance::new(settings.seed)),

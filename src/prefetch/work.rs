@@ -1,7 +1,6 @@
 //! One tile: asked for, waited for, asked for again, until it has ended or the run has.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -329,52 +328,54 @@ impl Shared {
         Ok(attempt)
     }
 
-    /// Whether the server does not have a tile, without making it fetch the tile: as far as the session may ask.
+    /// Looks whether the server has a tile, without making it fetch the tile. `None`: it has. What the answer does not
+    /// tell is no reason to ask for the tile, which might fetch it: the look is tried again, or has failed.
     async fn unstored(
         &self,
         worker: usize,
         job: &Job,
         credential: &Credential,
     ) -> Result<Option<Attempt>, ClientError> {
-        if !self.explains.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
         let mut connection = self.pool.take(worker).await?;
         let path = job.leg.tileset.explain_path(job.coord);
         let plain = HeaderMap::new();
         let asked = connection.get(&path, credential, &plain, ANSWER).await;
-        let answer = match asked {
-            Ok(answer) => answer,
-            Err(error) => {
-                let verdict = judge_error(&error);
-                let verdict = verdict.ok_or_else(|| error.clone())?;
-                return Ok(Some(Attempt::of(verdict, error.detail)));
-            }
+        let read = match asked {
+            Ok(answer) => looked(answer).await,
+            Err(error) => Err(error),
         };
-        let status = answer.status;
-        let verdict = judge(status, &answer.headers);
-        let body = answer.collect(MAX_PROBLEM).await;
-        self.pool.give_back(worker, connection).await;
-        match (status, body) {
-            (StatusCode::OK, Ok(body)) => {
-                let explained: serde_json::Value =
-                    serde_json::from_slice(&body).unwrap_or_default();
-                let stored = !explained["memory"].is_null() || !explained["disk"].is_null();
-                let unstored = Attempt::of(Verdict::Done(Done::NotStored), String::new());
-                Ok((!stored).then_some(unstored))
+        match read {
+            Ok(found) => {
+                self.pool.give_back(worker, connection).await;
+                Ok(found)
             }
-            (StatusCode::FORBIDDEN, _) => {
-                // No scope for it, or not this tile: the tile's own answer tells which.
-                self.explains.store(false, Ordering::Relaxed);
-                Ok(None)
-            }
-            (StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS, _) => {
-                Ok(Some(Attempt::of(verdict, status.to_string())))
-            }
-            // Anything else: the tile is asked without it.
-            _ => Ok(None),
+            Err(error) => match judge_error(&error) {
+                Some(verdict) => Ok(Some(Attempt::of(verdict, error.detail))),
+                None => Err(error),
+            },
         }
     }
+}
+
+/// What the server says of a tile that it was asked to explain; `None`: that it has it.
+async fn looked(answer: Answer) -> Result<Option<Attempt>, ClientError> {
+    let verdict = judge(answer.status, &answer.headers);
+    if answer.status != StatusCode::OK {
+        return Ok(Some(Attempt::of(verdict, problem(answer).await?)));
+    }
+    let body = answer.collect(MAX_PROBLEM).await?;
+    let explained: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    Ok(match (explained.get("memory"), explained.get("disk")) {
+        (Some(memory), Some(disk)) if memory.is_null() && disk.is_null() => {
+            Some(Attempt::of(Verdict::Done(Done::NotStored), String::new()))
+        }
+        (Some(_), Some(_)) => None,
+        _ => {
+            let detail = "its explanation is none: is something else in front of the server?";
+            let failed = Verdict::Failed(Reason::Refused);
+            Some(Attempt::of(failed, detail.to_owned()))
+        }
+    })
 }
 
 /// What the server says about a failure: its status, and the problem's sentence (RFC 9457).

@@ -11,8 +11,10 @@
 //! Left out: overzoom, and any I/O.
 
 mod boxes;
+mod crossings;
 mod geojson;
 mod polygons;
+mod rows;
 mod walk;
 
 use std::sync::Arc;
@@ -114,27 +116,31 @@ impl Cover {
 
     /// How many tiles it has.
     pub fn count(&self) -> u64 {
-        if self.minzoom > self.maxzoom {
-            return 0;
-        }
-        match &self.coverage.0 {
-            Shape::Listed(tiles) => tiles.len() as u64,
-            _ => walk::root(self).map_or(0, |root| self.below(&root)),
-        }
+        let counts = self.counts();
+        counts
+            .iter()
+            .fold(0, |sum, (_, tiles)| sum.saturating_add(*tiles))
     }
 
-    /// How many of them at one zoom.
-    pub fn count_at(&self, zoom: u8) -> u64 {
-        match &self.coverage.0 {
-            Shape::Listed(tiles) => tiles.iter().filter(|tile| tile.z() == zoom).count() as u64,
-            _ if (self.minzoom..=self.maxzoom).contains(&zoom) => Self {
-                minzoom: zoom,
-                maxzoom: zoom,
-                ..self.clone()
+    /// How many of them at each of its zooms, all in one go.
+    pub fn counts(&self) -> Vec<(u8, u64)> {
+        let mut counts: Vec<(u8, u64)> = (self.minzoom..=self.maxzoom).map(|z| (z, 0)).collect();
+        let mut add = |zoom: u8, tiles: u64| {
+            let place = zoom.checked_sub(self.minzoom);
+            if let Some((_, count)) = place.and_then(|at| counts.get_mut(usize::from(at))) {
+                *count = count.saturating_add(tiles);
             }
-            .count(),
-            _ => 0,
+        };
+        match &self.coverage.0 {
+            Shape::Listed(tiles) => tiles.iter().for_each(|tile| add(tile.z(), 1)),
+            _ if self.minzoom > self.maxzoom => {}
+            _ => {
+                if let Some(root) = walk::root(self) {
+                    self.below(&root, &mut add);
+                }
+            }
         }
+        counts
     }
 
     /// All of them, one after the other.
@@ -142,43 +148,43 @@ impl Cover {
         Walk::new(self.clone())
     }
 
-    /// Tiles at and below a node.
-    fn below(&self, node: &walk::Node) -> u64 {
-        if let Some(count) = self.below_at_once(node) {
-            return count;
+    /// Tells the tiles at and below a node, zoom by zoom.
+    fn below(&self, node: &walk::Node, add: &mut impl FnMut(u8, u64)) {
+        if self.count_at_once(node, add) {
+            return;
         }
-        let itself = u64::from(self.has(node.coord));
-        let children = walk::children(self, node);
-        children
-            .iter()
-            .fold(itself, |sum, child| sum.saturating_add(self.below(child)))
+        if self.has(node.coord) {
+            add(node.coord.z(), 1);
+        }
+        for child in walk::children(self, node) {
+            self.below(&child, add);
+        }
     }
 
-    /// The same where arithmetic tells: for boxes, and for what is wholly inside.
-    fn below_at_once(&self, node: &walk::Node) -> Option<u64> {
+    /// The same where arithmetic tells: for boxes, and for what is wholly inside. False: it does not.
+    fn count_at_once(&self, node: &walk::Node, add: &mut impl FnMut(u8, u64)) -> bool {
         let z = node.coord.z();
         let zooms = self.minzoom.max(z)..=self.maxzoom;
         if node.is_whole() {
-            return Some(zooms.map(|zoom| 1 << (2 * u32::from(zoom - z))).sum());
+            zooms.for_each(|zoom| add(zoom, 1 << (2 * u32::from(zoom - z))));
+            return true;
         }
         let places = |zoom| {
             let below = Rect::below(node.coord, zoom);
             (below, Columns::touching(self.clip, zoom))
         };
-        let sum = |counts: &mut dyn Iterator<Item = u64>| counts.fold(0, u64::saturating_add);
-        let Some(part) = node.part() else {
-            return Some(sum(&mut zooms.map(|zoom| {
+        match (node.part(), &self.coverage.0) {
+            (None, _) => zooms.for_each(|zoom| {
                 let (below, clip) = places(zoom);
-                clip.count(below)
-            })));
-        };
-        let Shape::Boxes(boxes) = &self.coverage.0 else {
-            return None;
-        };
-        Some(sum(&mut zooms.map(|zoom| {
-            let (below, clip) = places(zoom);
-            boxes.count(part, zoom, below, &clip)
-        })))
+                add(zoom, clip.count(below));
+            }),
+            (Some(part), Shape::Boxes(boxes)) => zooms.for_each(|zoom| {
+                let (below, clip) = places(zoom);
+                add(zoom, boxes.count(part, zoom, below, &clip));
+            }),
+            (Some(_), _) => return false,
+        }
+        true
     }
 
     /// Whether a tile on the way is one of the tiles. The walk sees to the rest.

@@ -1,6 +1,8 @@
 //! `tilekeep prefetch`, as a program, against a real server.
 
 mod export;
+#[cfg(feature = "mbtiles")]
+mod gdal;
 mod stopped;
 
 use std::num::NonZeroU32;
@@ -122,7 +124,7 @@ async fn what_was_seeded_is_stored_and_an_absent_tile_is_a_success() {
     );
     assert_eq!(first.json["complete"], true);
     assert_eq!(origin.calls() as u64, TILES);
-    let second = prefetch(&server, &format!("{WORLD} --http 2")).await;
+    let second = prefetch(&server, &format!("{WORLD} --protocol http2")).await;
     counts(
         &second,
         &[("fetched", 0), ("stored", fetched), ("absent", ABSENT)],
@@ -307,7 +309,7 @@ async fn only_what_is_stale_is_revalidated() {
     let seeded = prefetch(&server, "--bbox 0,0,80,60 --zoom 0-3").await;
     counts(&seeded, &[("failed", 0)]);
     let had = seeded.json["fetched"].as_u64().unwrap();
-    let stale_only = format!("{WORLD} --stale-only --user anna");
+    let stale_only = format!("{WORLD} --stale-only --username anna");
     let fresh = prefetch(&server, &stale_only).await;
     assert_eq!(fresh.code, Some(0), "{fresh:?}");
     counts(
@@ -327,6 +329,31 @@ async fn only_what_is_stale_is_revalidated() {
     let stale = prefetch(&server, &stale_only).await;
     counts(&stale, &[("stored", had), ("stale", had)]);
     crate::prefetch::until(|| origin.calls() as u64 == 2 * had).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_that_may_not_look_is_told_so_and_fetches_nothing() {
+    let origin = origin_of(world());
+    let server = server(&origin).await;
+    // Its token has the scope `tiles` alone.
+    let said = prefetch(&server, &format!("{WORLD} --stale-only")).await;
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(
+        said.stderr.contains("lacks the scope `explain`"),
+        "{said:?}"
+    );
+    assert_eq!(origin.calls(), 0);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_names_that_options_once_had_are_still_understood() {
+    let origin = origin_of(world());
+    let server = server(&origin).await;
+    let said = prefetch(&server, "--bbox 0,0,80,60 --zoom 0-1 --http 2 --user anna").await;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    counts(&said, &[("failed", 0), ("fetched", 2)]);
     server.stop().await;
 }
 

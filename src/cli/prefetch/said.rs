@@ -39,11 +39,8 @@ pub(super) fn plan(plan: &Plan, estimated: Option<&Estimate>, price: f64) -> Str
     let mut text = String::new();
     for leg in plan.legs() {
         let _ = writeln!(text, "{}: {} tiles", leg.tileset.name, number(leg.count));
-        for zoom in leg.zooms.0..=leg.zooms.1 {
-            let count = leg.cover.count_at(zoom);
-            if count > 0 {
-                let _ = writeln!(text, "  zoom {zoom:>2}  {:>18}", number(count));
-            }
+        for (zoom, count) in leg.counts.iter().filter(|(_, count)| *count > 0) {
+            let _ = writeln!(text, "  zoom {zoom:>2}  {:>18}", number(*count));
         }
     }
     let _ = write!(text, "in all: {} tiles", number(plan.total()));
@@ -71,8 +68,9 @@ pub(super) fn plan_json(plan: &Plan, estimated: Option<&Estimate>, price: f64) -
         .legs()
         .iter()
         .map(|leg| {
-            let zooms: Vec<_> = (leg.zooms.0..=leg.zooms.1)
-                .map(|zoom| json!({"zoom": zoom, "tiles": leg.cover.count_at(zoom)}))
+            let counts = leg.counts.iter();
+            let zooms: Vec<_> = counts
+                .map(|(zoom, tiles)| json!({"zoom": zoom, "tiles": tiles}))
                 .collect();
             json!({"tileset": leg.tileset.name, "tiles": leg.count, "zooms": zooms})
         })

@@ -7,7 +7,9 @@ use geo::Coord;
 use geo::algorithm::kernels::{Kernel as _, Orientation, RobustKernel};
 use geojson::{GeoJson, GeometryValue, Position};
 
+use super::crossings;
 use super::polygons::{Edge, Polygons};
+use super::rows::Rows;
 use crate::tile::bounds::{column, row};
 
 /// The largest file that is read.
@@ -140,9 +142,12 @@ impl Reader {
             return Ok(());
         };
         crossings(&read, place)?;
-        for (number, hole) in (1..).zip(holes) {
-            if !surrounds(outline, hole) {
-                return Err(AreaError::StrayHole(format!("{place}, hole {number}")));
+        if !holes.is_empty() {
+            let outline = Outline::new(outline);
+            for (number, hole) in (1..).zip(holes) {
+                if !outline.surrounds(hole) {
+                    return Err(AreaError::StrayHole(format!("{place}, hole {number}")));
+                }
             }
         }
         for coord in read.iter().flat_map(geo::CoordsIter::coords_iter) {
@@ -208,46 +213,15 @@ fn ring(positions: &[Position], place: &str) -> Result<geo::LineString, AreaErro
     Ok(geo::LineString(coords))
 }
 
-/// Refuses edges that pass through each other. A sweep from west to east; those that only meet are let be, the rule
-/// of odd and even copes with them.
+/// Refuses edges that pass through each other. Those that only meet are let be, the rule of odd and even copes with
+/// them.
 fn crossings(rings: &[geo::LineString], place: &str) -> Result<(), AreaError> {
-    let mut lines: Vec<geo::Line> = rings.iter().flat_map(geo::LineString::lines).collect();
-    let west = |line: &geo::Line| line.start.x.min(line.end.x);
-    let east = |line: &geo::Line| line.start.x.max(line.end.x);
-    lines.sort_by(|a, b| west(a).total_cmp(&west(b)));
-    let mut open: Vec<geo::Line> = Vec::new();
-    for line in lines {
-        open.retain(|other| east(other) >= west(&line));
-        let (low, high) = rows(&line);
-        for other in &open {
-            let (from, to) = rows(other);
-            if from <= high && low <= to && cross(&line, other) {
-                let near = meeting(&line, other);
-                let near = format!("{:.5},{:.5}", near.x, near.y);
-                return Err(AreaError::Crossing(place.to_owned(), near));
-            }
-        }
-        open.push(line);
-    }
-    Ok(())
-}
-
-fn rows(line: &geo::Line) -> (f64, f64) {
-    let (a, b) = (line.start.y, line.end.y);
-    (a.min(b), a.max(b))
-}
-
-/// Whether each has its ends on both sides of the other (Shewchuk's exact predicates).
-fn cross(a: &geo::Line, b: &geo::Line) -> bool {
-    let sides = |line: &geo::Line, other: &geo::Line| {
-        let side = |end| RobustKernel::orient2d(line.start, line.end, end);
-        matches!(
-            (side(other.start), side(other.end)),
-            (Orientation::Clockwise, Orientation::CounterClockwise)
-                | (Orientation::CounterClockwise, Orientation::Clockwise)
-        )
+    let Some((a, b)) = crossings::find(rings.iter().flat_map(geo::LineString::lines)) else {
+        return Ok(());
     };
-    sides(a, b) && sides(b, a)
+    let near = meeting(&a, &b);
+    let near = format!("{:.5},{:.5}", near.x, near.y);
+    Err(AreaError::Crossing(place.to_owned(), near))
 }
 
 fn meeting(a: &geo::Line, b: &geo::Line) -> Coord {
@@ -257,13 +231,58 @@ fn meeting(a: &geo::Line, b: &geo::Line) -> Coord {
     a.start + d * along
 }
 
-/// Whether a ring that does not cross the outline lies inside it: one of its corners does. Corners on the outline say
-/// nothing, and if all are on it, nothing is wrong.
-fn surrounds(outline: &geo::LineString, hole: &geo::LineString) -> bool {
-    use geo::coordinate_position::{CoordPos, coord_pos_relative_to_ring};
-    hole.0
-        .iter()
-        .map(|corner| coord_pos_relative_to_ring(*corner, outline))
-        .find(|position| *position != CoordPos::OnBoundary)
-        .is_none_or(|position| position == CoordPos::Inside)
+/// A ring, and which of its edges are near a height.
+struct Outline {
+    edges: Vec<geo::Line>,
+    rows: Rows,
+}
+
+impl Outline {
+    fn new(ring: &geo::LineString) -> Self {
+        let edges: Vec<geo::Line> = ring.lines().collect();
+        let spans = edges.iter().map(|edge| {
+            let (a, b) = (share(edge.start.y), share(edge.end.y));
+            (a.min(b), a.max(b))
+        });
+        let rows = Rows::new(edges.len(), spans);
+        Self { edges, rows }
+    }
+
+    /// Whether a ring that does not cross this one lies inside it: one of its corners does. Corners on this one say
+    /// nothing, and if all are on it, nothing is wrong.
+    fn surrounds(&self, hole: &geo::LineString) -> bool {
+        let mut sides = hole.0.iter().filter_map(|corner| self.is_inside(*corner));
+        sides.next().unwrap_or(true)
+    }
+
+    /// `None`: it lies on the ring. A ray goes to the east.
+    fn is_inside(&self, point: Coord) -> Option<bool> {
+        let mut odd = false;
+        for index in self.rows.at(share(point.y)) {
+            let Some(geo::Line { start, end }) = self.edges.get(index as usize) else {
+                continue;
+            };
+            let side = RobustKernel::orient2d(*start, *end, point);
+            let between = |a: f64, b: f64, c: f64| a.min(b) <= c && c <= a.max(b);
+            if side == Orientation::Collinear
+                && between(start.x, end.x, point.x)
+                && between(start.y, end.y, point.y)
+            {
+                return None;
+            }
+            let (up, down) = (end.y > point.y, start.y > point.y);
+            let west_of_it = if up {
+                Orientation::CounterClockwise
+            } else {
+                Orientation::Clockwise
+            };
+            odd ^= up != down && side == west_of_it;
+        }
+        Some(odd)
+    }
+}
+
+/// A latitude as a share of what there is.
+fn share(latitude: f64) -> f64 {
+    (latitude + 90.0) / 180.0
 }

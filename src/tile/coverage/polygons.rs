@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::rows::Rows;
 use crate::tile::TileCoord;
 
 /// From one corner to the next, as shares of the map, y down.
@@ -33,12 +34,28 @@ pub(super) enum Within {
     Crossed(Arc<[u32]>),
 }
 
+/// A tile's left, top, right and bottom.
+#[derive(Clone, Copy)]
+struct Square([f64; 4]);
+
+impl Square {
+    fn of(tile: TileCoord) -> Self {
+        let side = 1.0 / f64::from(1u32 << tile.z());
+        let (left, top) = (f64::from(tile.x()) * side, f64::from(tile.y()) * side);
+        Self([left, top, left + side, top + side])
+    }
+
+    fn middle(self) -> [f64; 2] {
+        let [left, top, right, bottom] = self.0;
+        [f64::midpoint(left, right), f64::midpoint(top, bottom)]
+    }
+}
+
 /// All edges of all polygons, and an index of them by rows.
 #[derive(Debug)]
 pub(super) struct Polygons {
     edges: Vec<Edge>,
-    /// For each row of the map's height the edges that reach into it.
-    rows: Vec<Vec<u32>>,
+    rows: Rows,
     /// What this was read from, for telling plans apart.
     digest: Vec<u8>,
 }
@@ -50,14 +67,11 @@ impl Polygons {
     /// `digest` stands for what the edges were made of.
     pub(super) fn new(mut edges: Vec<Edge>, digest: Vec<u8>) -> Self {
         edges.retain(|edge| !edge.is_a_point());
-        let count = (edges.len() / 8).clamp(1, 16_384);
-        let mut rows = vec![Vec::new(); count];
-        for (index, edge) in (0u32..).zip(&edges) {
+        let spans = edges.iter().map(|edge| {
             let (a, b) = (edge.from[1], edge.to[1]);
-            for row in &mut rows[row_of(a.min(b), count)..=row_of(a.max(b), count)] {
-                row.push(index);
-            }
-        }
+            (a.min(b), a.max(b))
+        });
+        let rows = Rows::new(edges.len(), spans);
         Self {
             edges,
             rows,
@@ -78,23 +92,27 @@ impl Polygons {
 
     /// How a tile lies, if of all edges only these can pass through it.
     pub(super) fn narrow(&self, candidates: &[u32], tile: TileCoord) -> Within {
-        let size = f64::from(1u32 << tile.z());
-        let (left, top) = (f64::from(tile.x()) / size, f64::from(tile.y()) / size);
-        let side = 1.0 / size;
-        let square = [left, top, left + side, top + side];
+        let square = Square::of(tile);
         let crossing: Arc<[u32]> = candidates
             .iter()
             .copied()
-            .filter(|&index| self.passes(index, square))
+            .filter(|&index| self.passes(index, square.0))
             .collect();
         if !crossing.is_empty() {
             return Within::Crossed(crossing);
         }
-        if self.contains([left + side / 2.0, top + side / 2.0]) {
+        if self.contains(square.middle()) {
             Within::Whole
         } else {
             Within::Outside
         }
+    }
+
+    /// Whether any of a tile is inside, if of all edges only these can pass through it.
+    pub(super) fn touch(&self, candidates: &[u32], tile: TileCoord) -> bool {
+        let square = Square::of(tile);
+        candidates.iter().any(|&index| self.passes(index, square.0))
+            || self.contains(square.middle())
     }
 
     /// Whether an edge passes through a square's inside (Liang and Barsky's clipping, 1984).
@@ -123,8 +141,7 @@ impl Polygons {
     fn contains(&self, [x, y]: [f64; 2]) -> bool {
         // Polygons whose rings the ray has crossed an odd number of times; few at a time.
         let mut odd: Vec<u32> = Vec::new();
-        let row = self.rows.get(row_of(y, self.rows.len()));
-        for &index in row.into_iter().flatten() {
+        for index in self.rows.at(y) {
             let Some(Edge { from, to, of }) = self.edges.get(index as usize) else {
                 continue;
             };
@@ -144,14 +161,4 @@ impl Polygons {
         }
         !odd.is_empty()
     }
-}
-
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
-    reason = "clamped to the rows that there are"
-)]
-fn row_of(y: f64, count: usize) -> usize {
-    ((y * count as f64).floor().max(0.0) as usize).min(count - 1)
 }

@@ -186,6 +186,31 @@ fn what_is_no_area_is_named_with_its_place() {
     );
 }
 
+/// Each of its edges runs from end to end, so that to look at every pair, or to note each row of each edge, would take
+/// hours and gigabytes at the most corners that there may be.
+#[test]
+fn an_outline_of_many_long_edges_is_read_and_counted() {
+    let teeth = 5_000;
+    let mut corners = Vec::new();
+    for tooth in 0..teeth {
+        let left = -80.0 + 160.0 * f64::from(tooth) / f64::from(teeth);
+        let right = left + 80.0 / f64::from(teeth);
+        corners.extend([(left, -59.9), (left, 60.0), (right, 60.0), (right, -59.9)]);
+    }
+    corners.extend([(80.0, -60.0), (-80.0, -60.0), (-80.0, -59.9)]);
+    let corners: Vec<String> = corners.iter().map(|(x, y)| format!("[{x},{y}]")).collect();
+    let comb = format!(
+        r#"{{"type":"Polygon","coordinates":[[{}]]}}"#,
+        corners.join(",")
+    );
+    let cover = Cover::new(&polygon(&comb), (0, 6), Bounds::WORLD);
+    let whole = Coverage::boxes(&[bounds([-80.0, -60.0, 80.0, 60.0])]);
+    assert_eq!(
+        cover.count(),
+        Cover::new(&whole, (0, 6), Bounds::WORLD).count()
+    );
+}
+
 /// A star-shaped polygon around a place: no two edges cross.
 fn star(middle: (f64, f64), reaches: &[f64]) -> String {
     let count = f64::from(u8::try_from(reaches.len()).unwrap());

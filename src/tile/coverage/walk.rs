@@ -55,6 +55,13 @@ pub(super) fn children(cover: &Cover, parent: &Node) -> Vec<Node> {
             let part = match (&parent.part, &cover.coverage.0) {
                 (None, _) => None,
                 (Some(part), Shape::Boxes(boxes)) => part_of(boxes.narrow(part, coord))?,
+                // Nothing lies below it that would have to know which edges.
+                (Some(part), Shape::Polygons(polygons)) if z == cover.maxzoom => {
+                    if !polygons.touch(part, coord) {
+                        return None;
+                    }
+                    None
+                }
                 (Some(part), Shape::Polygons(polygons)) => {
                     part_within(polygons.narrow(part, coord))?
                 }
@@ -142,8 +149,12 @@ impl Walk {
             let Some(node) = self.stack.pop() else {
                 return;
             };
-            match self.cover.below_at_once(&node) {
-                Some(below) if below <= count => count -= below,
+            let mut below = 0_u64;
+            let known = self.cover.count_at_once(&node, &mut |_, tiles| {
+                below = below.saturating_add(tiles);
+            });
+            match known {
+                true if below <= count => count -= below,
                 _ => {
                     if self.cover.has(node.coord) {
                         count -= 1;
