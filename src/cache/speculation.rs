@@ -103,20 +103,20 @@ impl Speculation {
             .filter(|(_, at)| tileset.covers(*at))
     }
 
-    /// Notes a guess; `false` if it was made before and has not come true since.
+    /// Notes a guess that is to be made; `false` if it was before, and has not come true since.
     pub(super) fn guess(&self, key: TileKey, kind: GuessKind) -> bool {
-        let new = self.guessed.note(key.spread(), kind);
-        if new {
-            self.metrics.guesses.add(kind, Guess::Made, 1);
-        }
-        new
+        self.guessed.note(key.spread(), kind)
+    }
+
+    /// The origin was asked for it.
+    pub(super) fn made(&self, kind: GuessKind) {
+        self.metrics.guesses.add(kind, Guess::Made, 1);
     }
 
     /// There was no room for it: it may be made again.
-    pub(super) fn held_back(&self, key: TileKey) {
-        if let Some(kind) = self.guessed.take(key.spread()) {
-            self.metrics.guesses.add(kind, Guess::HeldBack, 1);
-        }
+    pub(super) fn held_back(&self, key: TileKey, kind: GuessKind) {
+        self.guessed.take(key.spread());
+        self.metrics.guesses.add(kind, Guess::HeldBack, 1);
     }
 }
 

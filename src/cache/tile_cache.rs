@@ -266,8 +266,13 @@ impl TileCache {
         for (kind, coord) in next {
             let neighbour = Wanted { coord, ..wanted };
             let key = neighbour.key();
-            if !self.shared.has(key) && speculation.guess(key, kind) {
-                drop(self.start(neighbour, Purpose::Answer, Lane::Speculative));
+            if self.shared.has(key) {
+                continue;
+            }
+            if !self.shared.origin.has_room_for_guess() {
+                speculation.held_back(key, kind);
+            } else if speculation.guess(key, kind) {
+                drop(self.start(neighbour, Purpose::Guess(kind), Lane::Speculative));
             }
         }
     }

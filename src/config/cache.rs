@@ -146,7 +146,7 @@ impl OriginConfig {
                 "use a quarter of it, or 0 to fetch nothing that is not asked for",
             );
         }
-        if section.has("guess") && origin.guess.is_empty() {
+        if section.has("guess") && section.count("guess") == 0 {
             section.refuse(
                 "guess",
                 "names nothing that could be guessed",

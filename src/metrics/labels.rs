@@ -67,7 +67,7 @@ label_enum! {
 label_enum! {
     /// What became of guesses at what will be wanted next.
     pub enum Guess {
-        /// Made: a tile that nobody has asked for is fetched.
+        /// Made: the origin was asked for a tile that nobody had asked for.
         Made = "made",
         /// Somebody wanted it.
         CameTrue = "came_true",

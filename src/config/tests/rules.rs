@@ -64,7 +64,7 @@ pub(super) const RULES: &[(&str, &str)] = &[
     ),
     (
         "[origin]\nspeculative = 8\nguess = ['rings']",
-        "origin.guess[0]:3 origin.guess:3",
+        "origin.guess[0]:3",
     ),
     ("[origin]\nguess = []", "origin.guess:2"),
     ("[cache]\nmemory = '5KiB'", "cache.memory:2"),
