@@ -3,7 +3,7 @@
 //! `cargo bench --bench people [-- jobs] [-- ahead]`. The server, `tilekeep loadtest`, `tilekeep prefetch` and
 //! the bucket share this machine's cores; the job's own process is nice to the others, as it would be on another
 //! machine. Ratios are to the quiet case of the same round; medians and quartiles are told. `PEOPLE_ROUNDS` (6)
-//! says how many; one of `jobs` takes a minute, one of `ahead` two and a half.
+//! says how many; one of `jobs` takes a minute, one of `ahead` three.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on says where")]
 #![allow(
@@ -413,19 +413,30 @@ fn look_around(fixture: &Fixture, case: &Ahead, round: usize) -> Felt {
         "--tileset",
         "deep",
         "--users",
-        "12",
+        "24",
         "--ramp",
         "2s",
         "--duration",
-        "12s",
+        "15s",
         "--think",
-        "1500ms",
+        "3s",
         "--seed",
         &seed,
     ]);
     let failed = report["requests"]["failed"].as_u64().unwrap();
     assert_eq!(failed, 0, "{}: {report}", case.name);
     let asked = fixture.s3().requests(Operation::GetObject) - before;
+    let machine = &report["machine"];
+    println!(
+        "CPU a request: generator {} us, server {} us{}",
+        machine["generator_cpu_us_per_request"],
+        machine["server_cpu_us_per_request"],
+        if machine["saturated"] == true {
+            "; THE GENERATOR WAS SATURATED"
+        } else {
+            ""
+        },
+    );
     let fill = |name: &str| report["views"]["fill_ms"][name].as_f64().unwrap();
     let metrics = server.metrics();
     let guesses = |outcome: &str| {
@@ -456,9 +467,17 @@ fn told(mut values: Vec<f64>) -> String {
     format!("{middle:.2} ({low:.2} to {high:.2})")
 }
 
+/// Between two values in proportion, as of few rounds there are few.
 fn quartiles(values: &mut [f64]) -> [f64; 3] {
     values.sort_by(f64::total_cmp);
-    [1, 2, 3].map(|quarter| values[(values.len() - 1) * quarter / 4])
+    [0.25, 0.5, 0.75].map(|quarter| {
+        let place = (values.len() - 1) as f64 * quarter;
+        let (below, above) = (
+            values[place.floor() as usize],
+            values[place.ceil() as usize],
+        );
+        below + (above - below) * place.fract()
+    })
 }
 
 fn free() -> SocketAddr {

@@ -109,7 +109,7 @@ impl Default for OriginConfig {
             deadline: Duration::from_secs(10),
             concurrency: 64,
             speculative: 0,
-            guess: GuessKind::ALL.to_vec(),
+            guess: vec![GuessKind::Ring],
         }
     }
 }

@@ -54,7 +54,7 @@ impl fmt::Display for Report {
         )?;
         if self.skipped_lines > 0 {
             let skipped = self.skipped_lines;
-            writeln!(f, "               {skipped} lines skipped: no GETs")?;
+            writeln!(f, "               lines that are no GET: {skipped}")?;
         }
         for (kind, failures) in &self.errors {
             let example = failures.example.as_deref().unwrap_or("?");
