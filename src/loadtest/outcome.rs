@@ -90,8 +90,12 @@ impl Outcome {
     /// What a failure usually comes from, for whoever has to end it; empty for what is none.
     pub fn reason(self) -> &'static str {
         match self {
-            Self::Tile | Self::NotModified | Self::Absent | Self::Redirected => "",
-            Self::Cancelled | Self::Unfinished => "",
+            Self::Tile
+            | Self::NotModified
+            | Self::Absent
+            | Self::Redirected
+            | Self::Cancelled
+            | Self::Unfinished => "",
             Self::Unauthorized => "no session, or one that has ended",
             Self::Forbidden => "the session lacks this zoom, area or scope",
             Self::OverQuota => {
