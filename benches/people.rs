@@ -1,9 +1,9 @@
-//! What people feel: beside a job that works at full speed, and with neighbours fetched ahead.
+//! What people feel: beside a job that works at full speed (`jobs`), and with tiles fetched ahead (`ahead`).
 //!
 //! `cargo bench --bench people [-- jobs] [-- ahead]`. The server, `tilekeep loadtest`, `tilekeep prefetch` and
 //! the bucket share this machine's cores; the job's own process is nice to the others, as it would be on another
 //! machine. Ratios are to the quiet case of the same round; medians and quartiles are told. `PEOPLE_ROUNDS` (6)
-//! says how many.
+//! says how many; one of `jobs` takes a minute, one of `ahead` three.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on says where")]
 #![allow(
@@ -21,6 +21,7 @@
 #[path = "speed/fixture.rs"]
 mod fixture;
 
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,6 +42,8 @@ const HITS: u32 = 300;
 const MISSES: u32 = 40;
 /// Of one run.
 const SECONDS: u32 = 8;
+/// Guesses at once, of the 64 requests that a server has at once. None is another case.
+const BUDGETS: [u32; 3] = [8, 16, 32];
 
 fn main() {
     let chosen: Vec<String> = env::args()
@@ -54,7 +57,7 @@ fn main() {
         jobs(&fixture, rounds);
     }
     if wants("ahead") {
-        ahead(&fixture, rounds.min(4));
+        ahead(&fixture, rounds);
     }
 }
 
@@ -67,26 +70,29 @@ struct Server {
 }
 
 impl Server {
-    fn start(fixture: &Fixture, speculative: u32) -> Self {
+    fn start(fixture: &Fixture, origin: &str) -> Self {
         let (address, admin) = (free(), free());
         let folder = tempfile::tempdir().unwrap();
-        let tileset = |name: &str| {
+        let tileset = |name: &str, maxzoom: u8| {
             format!(
-                "[tilesets.{name}]\nbucket = \"{BUCKET}\"\nkey = \"world/{{z}}/{{x}}/{{y}}.png\"\nformat = \"png\"\nmaxzoom = 7\n"
+                "[tilesets.{name}]\nbucket = \"{BUCKET}\"\nkey = \"world/{{z}}/{{x}}/{{y}}.png\"\nformat = \"png\"\nmaxzoom = {maxzoom}\n"
             )
         };
         let text = format!(
             "[server]\nlisten = \"{address}\"\nadmin_listen = \"{admin}\"\n\
-             [origin]\nspeculative = {speculative}\n\
+             [origin]\n{origin}\
              [cache]\nmemory = \"1GiB\"\n\
              [session]\nkeys = [{{ id = \"bench\", secret = \"{SESSION_KEY}\" }}]\n\
              [[quotas]]\nname = \"viewer\"\nrequests_per_second = 100000\n\
              [[quotas]]\nname = \"job\"\nbackground = true\n\
-             [aws]\nregion = \"us-east-1\"\nendpoint_url = \"{}\"\npath_style = true\n{}{}{}",
+             [aws]\nregion = \"us-east-1\"\nendpoint_url = \"{}\"\npath_style = true\n{}{}{}{}",
             fixture.endpoint(),
-            tileset("world"),
-            tileset("wanted"),
-            tileset("seeded"),
+            tileset("world", 7),
+            tileset("wanted", 7),
+            tileset("seeded", 7),
+            // Two zooms more than there are tiles, so that there is room to zoom: the bucket takes as long to say
+            // that it has no such tile, and that is an answer like any other.
+            tileset("deep", 9),
         );
         let config = folder.path().join("tilekeep.toml");
         fs::write(&config, text).unwrap();
@@ -182,6 +188,19 @@ impl Server {
         command
     }
 
+    fn metrics(&self) -> String {
+        let mut stream = TcpStream::connect(self.admin).unwrap();
+        let host = self.admin;
+        write!(
+            stream,
+            "GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    }
+
     fn purge(&self, tileset: &str) {
         let admin = format!("http://{}", self.admin);
         let done = Command::new(TILEKEEP)
@@ -206,7 +225,7 @@ impl Drop for Server {
 /// Hits and misses of people, quiet, beside a job of a background class, and beside one of their own class.
 fn jobs(fixture: &Fixture, rounds: usize) {
     fixture.s3().clear_faults();
-    let server = Server::start(fixture, 0);
+    let server = Server::start(fixture, "");
     // Everything of `world` is at hand from here on.
     assert!(server.job("world", "viewer").status().unwrap().success());
     fixture
@@ -279,67 +298,186 @@ fn jobs(fixture: &Fixture, rounds: usize) {
     }
 }
 
-/// Views of people over a bucket that is far away, from an empty cache, without guesses and with them.
+/// What is guessed, and how much of it at once.
+struct Ahead {
+    name: &'static str,
+    guess: &'static str,
+    budget: u32,
+}
+
+/// Without guesses, and then each kind of them, and both, with each budget.
+fn cases() -> Vec<Ahead> {
+    let off = Ahead {
+        name: "off",
+        guess: "[\"ring\"]",
+        budget: 0,
+    };
+    let kinds = [
+        ("ring", "[\"ring\"]"),
+        ("children", "[\"children\"]"),
+        ("both", "[\"ring\", \"children\"]"),
+    ];
+    let on = BUDGETS.into_iter().flat_map(|budget| {
+        kinds.map(|(name, guess)| Ahead {
+            name,
+            guess,
+            budget,
+        })
+    });
+    [off].into_iter().chain(on).collect()
+}
+
+/// One run: what people felt, and what it cost.
+#[derive(Default, Clone, Copy)]
+struct Felt {
+    /// How long views that needed the server took to fill, in milliseconds.
+    p50: f64,
+    p90: f64,
+    mean: f64,
+    /// Requests to the bucket for a view.
+    asked: f64,
+    /// Guesses made, and of them those that came true: of the ring, of the children.
+    made: [f64; 2],
+    came_true: [f64; 2],
+}
+
+/// Views of people over a bucket that is far away, from an empty cache: without guesses, with the ring around what
+/// is looked at, with the children of what is being zoomed, and with both.
 fn ahead(fixture: &Fixture, rounds: usize) {
     fixture.s3().clear_faults();
     fixture
         .s3()
         .inject(Some(Operation::GetObject), usize::MAX, Fault::Delay(FAR));
-    let cases = [0, 8, 16, 32];
-    let mut figures = vec![[const { Vec::new() }; 4]; cases.len()];
+    let cases = cases();
+    let mut felt = vec![Vec::new(); cases.len()];
     for round in 0..rounds {
         for turn in 0..cases.len() {
             let case = (turn + round) % cases.len();
-            let server = Server::start(fixture, cases[case]);
-            let before = fixture.s3().requests(Operation::GetObject);
-            let seed = (round + 1).to_string();
-            let report = server.people(&[
-                "--tileset",
-                "world",
-                "--users",
-                "12",
-                "--ramp",
-                "2s",
-                "--duration",
-                "20s",
-                "--think",
-                "2s",
-                "--seed",
-                &seed,
-            ]);
-            let asked = fixture.s3().requests(Operation::GetObject) - before;
-            let views = report["views"]["total"].as_f64().unwrap();
-            let fill = |name: &str| report["views"]["fill_ms"][name].as_f64().unwrap();
-            let row = [fill("p50"), fill("p90"), fill("mean"), asked as f64 / views];
+            let Ahead { name, budget, .. } = cases[case];
+            let one = look_around(fixture, &cases[case], round);
             println!(
-                "round {round}, speculative = {}: {views} views, fill p50 {:.1}, p90 {:.1}, mean {:.1} ms, {:.1} GetObject a view; \
-                 CPU a request: generator {} us, server {} us",
-                cases[case],
-                row[0],
-                row[1],
-                row[2],
-                row[3],
-                report["machine"]["generator_cpu_us_per_request"],
-                report["machine"]["server_cpu_us_per_request"],
+                "round {round}, {name} {budget}: fill p50 {:.1}, p90 {:.1}, mean {:.1} ms, {:.2} GetObject a view; \
+                 guesses made and true: ring {} {}, children {} {}",
+                one.p50,
+                one.p90,
+                one.mean,
+                one.asked,
+                one.made[0],
+                one.came_true[0],
+                one.made[1],
+                one.came_true[1],
             );
-            for (figure, value) in figures[case].iter_mut().zip(row) {
-                figure.push(value);
-            }
+            felt[case].push(one);
         }
     }
-    println!("\nmedians: speculative, fill p50, p90, mean in ms, GetObject a view");
-    for (case, figures) in cases.iter().zip(&mut figures) {
-        let middle = figures.each_mut().map(|figure| quartiles(figure)[1]);
+    println!("\nmedian (quartiles) of {rounds} rounds; x: over the same round without guesses");
+    println!(
+        "case, at once | fill p50 ms | p90 ms | mean x | GetObject a view | x | of guesses come true: ring, children"
+    );
+    for (case, Ahead { name, budget, .. }) in cases.iter().enumerate() {
+        let figure = |of: &dyn Fn(&Felt) -> f64| told(felt[case].iter().map(of).collect());
+        let ratio = |of: &dyn Fn(&Felt) -> f64| {
+            let pairs = felt[case].iter().zip(&felt[0]);
+            told(pairs.map(|(one, off)| of(one) / of(off)).collect())
+        };
+        let came_true = |kind: usize| {
+            let shares = felt[case].iter().filter(|one| one.made[kind] > 0.0);
+            told(
+                shares
+                    .map(|one| one.came_true[kind] / one.made[kind])
+                    .collect(),
+            )
+        };
         println!(
-            "  {case:2}: {:.1}, {:.1}, {:.1}, {:.1}",
-            middle[0], middle[1], middle[2], middle[3]
+            "{name:8} {budget:2} | {} | {} | {} | {} | {} | {}, {}",
+            figure(&|one| one.p50),
+            figure(&|one| one.p90),
+            ratio(&|one| one.mean),
+            figure(&|one| one.asked),
+            ratio(&|one| one.asked),
+            came_true(0),
+            came_true(1),
         );
     }
 }
 
+/// One run of people with maps, against a server that has nothing yet. A round's people are the same in each case.
+fn look_around(fixture: &Fixture, case: &Ahead, round: usize) -> Felt {
+    let server = Server::start(
+        fixture,
+        &format!("speculative = {}\nguess = {}\n", case.budget, case.guess),
+    );
+    let before = fixture.s3().requests(Operation::GetObject);
+    let seed = (round + 1).to_string();
+    let report = server.people(&[
+        "--tileset",
+        "deep",
+        "--users",
+        "24",
+        "--ramp",
+        "2s",
+        "--duration",
+        "15s",
+        "--think",
+        "3s",
+        "--seed",
+        &seed,
+    ]);
+    let failed = report["requests"]["failed"].as_u64().unwrap();
+    assert_eq!(failed, 0, "{}: {report}", case.name);
+    let asked = fixture.s3().requests(Operation::GetObject) - before;
+    let machine = &report["machine"];
+    println!(
+        "CPU a request: generator {} us, server {} us{}",
+        machine["generator_cpu_us_per_request"],
+        machine["server_cpu_us_per_request"],
+        if machine["saturated"] == true {
+            "; THE GENERATOR WAS SATURATED"
+        } else {
+            ""
+        },
+    );
+    let fill = |name: &str| report["views"]["fill_ms"][name].as_f64().unwrap();
+    let metrics = server.metrics();
+    let guesses = |outcome: &str| {
+        ["ring", "children"].map(|kind| {
+            let name = format!("tilekeep_guesses_total{{kind=\"{kind}\",outcome=\"{outcome}\"}} ");
+            let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
+            line.expect("a counter for each pair of words")
+                .parse()
+                .unwrap()
+        })
+    };
+    Felt {
+        p50: fill("p50"),
+        p90: fill("p90"),
+        mean: fill("mean"),
+        asked: asked as f64 / report["views"]["total"].as_f64().unwrap(),
+        made: guesses("made"),
+        came_true: guesses("came_true"),
+    }
+}
+
+/// The median, with the quartiles behind it.
+fn told(mut values: Vec<f64>) -> String {
+    if values.is_empty() {
+        return "-".to_owned();
+    }
+    let [low, middle, high] = quartiles(&mut values);
+    format!("{middle:.2} ({low:.2} to {high:.2})")
+}
+
+/// Between two values in proportion, as of few rounds there are few.
 fn quartiles(values: &mut [f64]) -> [f64; 3] {
     values.sort_by(f64::total_cmp);
-    [1, 2, 3].map(|quarter| values[(values.len() - 1) * quarter / 4])
+    [0.25, 0.5, 0.75].map(|quarter| {
+        let place = (values.len() - 1) as f64 * quarter;
+        let (below, above) = (
+            values[place.floor() as usize],
+            values[place.ceil() as usize],
+        );
+        below + (above - below) * place.fract()
+    })
 }
 
 fn free() -> SocketAddr {

@@ -38,8 +38,8 @@ use crate::auth::{
 use crate::aws::events::Events;
 use crate::aws::{AwsError, CredentialSource, Timing};
 use crate::cache::{
-    DiskOpenError, DiskSettings, DiskTier, FreshnessPolicy, MemoryTier, Speculation, TileCache,
-    TileCacheParts,
+    DiskOpenError, DiskSettings, DiskTier, FreshnessPolicy, Guesses, MemoryTier, Speculation,
+    TileCache, TileCacheParts,
 };
 use crate::clock::Clock;
 use crate::config::{self, Config};
@@ -391,7 +391,8 @@ async fn tile_cache(
             missing: cache.missing,
         },
         deadline: config.origin.deadline,
-        speculation: (config.origin.speculative > 0).then(|| Speculation::new(metrics.clone())),
+        speculation: (config.origin.speculative > 0)
+            .then(|| Speculation::new(Guesses::of(&config.origin.guess), metrics.clone())),
         clock,
         metrics,
     };

@@ -18,7 +18,7 @@ pub use disk::{
 };
 pub use freshness::{Assessment, Confirmed, Freshness, FreshnessPolicy};
 pub use memory::{Held, MemoryTier};
-pub use speculation::Speculation;
+pub use speculation::{Guesses, Speculation};
 pub use stored::{ContentHash, ETAG_LEN, Stored, StoredAbsence, StoredTile};
 pub use tile_cache::{
     CacheStatus, Explained, Purge, Purged, Revalidation, Served, TileCache, TileCacheParts, Wanted,

@@ -258,8 +258,10 @@ pub async fn run(
             .zip(before)
             .map(|(after, before)| after.saturating_sub(before))
     };
+    let mut stats = recorder.sum();
+    stats.series.end(end.since(start));
     let measured = Measured {
-        stats: recorder.sum(),
+        stats,
         lag: lag.seen(),
         at,
         elapsed: end.since(start),

@@ -201,7 +201,7 @@ pub struct Metrics {
     /// Requests to identity providers.
     pub identity_requests: CounterBy<IdentityAnswer>,
     /// Guesses at what will be wanted next.
-    pub guesses: CounterBy<Guess>,
+    pub guesses: CounterByTwo<GuessKind, Guess>,
     /// Refusals by quota class and limit.
     pub quota_refusals: CounterByName,
     /// People whose spending is remembered.
@@ -317,11 +317,11 @@ impl Metrics {
                 "Requests to identity providers, by how they ended.",
                 "outcome",
             ),
-            guesses: CounterBy::new(
+            guesses: CounterByTwo::new(
                 r,
                 "tilekeep_guesses_total",
                 "Tiles fetched before anybody asked for them, by what became of it.",
-                "outcome",
+                ["kind", "outcome"],
             ),
             quota_refusals: CounterByName::new(
                 r,

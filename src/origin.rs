@@ -207,11 +207,20 @@ pub type OriginFuture<'a> =
 pub trait Origin: Send + Sync + 'static {
     /// Asks for one tile. Keeps the request's deadline; a whole answer or an error, never a part.
     fn fetch(&self, request: OriginRequest) -> OriginFuture<'_>;
+
+    /// Whether a guess ([`Lane::Speculative`]) would be let through now: what need not be begun is not.
+    fn has_room_for_guess(&self) -> bool {
+        true
+    }
 }
 
 /// A shared origin is one: a test keeps a handle on the twin that it gave away.
 impl<O: Origin + ?Sized> Origin for Arc<O> {
     fn fetch(&self, request: OriginRequest) -> OriginFuture<'_> {
         (**self).fetch(request)
+    }
+
+    fn has_room_for_guess(&self) -> bool {
+        (**self).has_room_for_guess()
     }
 }

@@ -14,7 +14,7 @@ use super::freshness::Freshness;
 use super::memory::Held;
 use super::stored::{Stored, StoredAbsence, StoredTile};
 use super::tile_cache::{CacheStatus, Filled, Revalidation, Served, Shared};
-use crate::metrics::{OriginOutcome, TierLabel as Tier};
+use crate::metrics::{GuessKind, OriginOutcome, TierLabel as Tier};
 use crate::origin::{Lane, OriginError, OriginErrorKind, OriginReply, OriginRequest, Urgency};
 use crate::tile::{Scale, TileCoord, TileKey, Tileset};
 
@@ -33,6 +33,8 @@ pub(super) enum Purpose {
     Answer,
     /// Nobody waits: only a fresh response makes it needless.
     Revalidate,
+    /// Nobody has asked yet; as for an answer otherwise.
+    Guess(GuessKind),
 }
 
 /// One fill: disk, origin, then the tiers.
@@ -63,7 +65,7 @@ impl Fill {
         });
         parts.metrics.fills_in_flight.dec();
         // How long people wait: what jobs and guesses take says nothing of that.
-        if self.purpose == Purpose::Answer && self.urgency.lane() == Lane::Interactive {
+        if self.purpose != Purpose::Revalidate && self.urgency.lane() == Lane::Interactive {
             parts.metrics.observe_fill(begun.elapsed());
         }
         filled
@@ -75,7 +77,9 @@ impl Fill {
             let now = self.shared.parts.clock.now();
             let judged = self.shared.parts.policy.assess(held.confirmed(), now);
             let enough = match self.purpose {
-                Purpose::Answer => judged.freshness != Freshness::RevalidateFirst,
+                Purpose::Answer | Purpose::Guess(_) => {
+                    judged.freshness != Freshness::RevalidateFirst
+                }
                 Purpose::Revalidate => judged.freshness == Freshness::Fresh,
             };
             if enough {
@@ -140,12 +144,16 @@ impl Fill {
             let late = "no answer within twice the origin's deadline";
             Err(OriginError::new(OriginErrorKind::Deadline, late))
         });
-        if let (Err(error), Some(speculation)) = (&reply, &parts.speculation)
-            && (error.kind, self.urgency.lane()) == (OriginErrorKind::HeldBack, Lane::Speculative)
-        {
-            // Nobody was refused anything.
-            speculation.held_back(self.key);
-            return reply;
+        if let (Purpose::Guess(kind), Some(speculation)) = (self.purpose, &parts.speculation) {
+            let unwanted = self.urgency.lane() == Lane::Speculative;
+            match &reply {
+                Err(error) if unwanted && error.kind == OriginErrorKind::HeldBack => {
+                    // Nobody was refused anything.
+                    speculation.held_back(self.key, kind);
+                    return reply;
+                }
+                _ => speculation.made(kind),
+            }
         }
         parts.metrics.origin.inc(outcome(&reply));
         if let Ok(OriginReply::Found(tile)) = &reply {

@@ -174,9 +174,9 @@ impl TileCache {
         self.revalidate_if_stale(&served, wanted, lane, now);
         if let Some(speculation) = &self.shared.parts.speculation
             && lane == Lane::Interactive
-            && speculation.came_true(key)
+            && speculation.answered(key, now)
         {
-            self.look_ahead(speculation, wanted);
+            self.look_ahead(speculation, wanted, now);
         }
         Some(served)
     }
@@ -207,10 +207,11 @@ impl TileCache {
         self.revalidate_if_stale(&served, wanted, lane, now);
         if let Some(speculation) = &self.shared.parts.speculation
             && lane == Lane::Interactive
-            && matches!(served.status, CacheStatus::Fetched { .. })
         {
-            speculation.came_true(wanted.key());
-            self.look_ahead(speculation, wanted);
+            let guessed = speculation.answered(wanted.key(), now);
+            if guessed || matches!(served.status, CacheStatus::Fetched { .. }) {
+                self.look_ahead(speculation, wanted, now);
+            }
         }
         Ok(served)
     }
@@ -260,12 +261,18 @@ impl TileCache {
     }
 
     /// Fetches a tile's neighbours that no tier has, where the origin has room for guesses.
-    fn look_ahead(&self, speculation: &Speculation, wanted: Wanted<'_>) {
-        for coord in wanted.coord.ring() {
+    fn look_ahead(&self, speculation: &Speculation, wanted: Wanted<'_>, now: Timestamp) {
+        let next = speculation.next(wanted.tileset, wanted.coord, wanted.scale, now);
+        for (kind, coord) in next {
             let neighbour = Wanted { coord, ..wanted };
             let key = neighbour.key();
-            if wanted.tileset.covers(coord) && !self.shared.has(key) && speculation.guess(key) {
-                drop(self.start(neighbour, Purpose::Answer, Lane::Speculative));
+            if self.shared.has(key) {
+                continue;
+            }
+            if !self.shared.origin.has_room_for_guess() {
+                speculation.held_back(key, kind);
+            } else if speculation.guess(key, kind) {
+                drop(self.start(neighbour, Purpose::Guess(kind), Lane::Speculative));
             }
         }
     }

@@ -360,9 +360,9 @@ impl Shows {
         let bar = io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(duration.map_or(0, |duration| duration.as_secs()));
             let template = if duration.is_some() {
-                "{bar:24} {pos}/{len} s  {msg}"
+                "{bar:24} {pos}/{len} s  {wide_msg}"
             } else {
-                "{spinner} {elapsed}  {msg}"
+                "{spinner} {elapsed}  {wide_msg}"
             };
             bar.set_style(
                 ProgressStyle::with_template(template)

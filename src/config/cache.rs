@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::section::{Item, Section};
+use crate::metrics::{GuessKind, Label as _};
 
 /// The two tiers and the times of freshness.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +99,8 @@ pub struct OriginConfig {
     pub concurrency: usize,
     /// How many of these may be guesses at what will be wanted next; 0: none.
     pub speculative: usize,
+    /// What is guessed.
+    pub guess: Vec<GuessKind>,
 }
 
 impl Default for OriginConfig {
@@ -106,6 +109,7 @@ impl Default for OriginConfig {
             deadline: Duration::from_secs(10),
             concurrency: 64,
             speculative: 0,
+            guess: vec![GuessKind::Ring],
         }
     }
 }
@@ -128,12 +132,25 @@ impl OriginConfig {
                     usize::try_from(item.integer(0..=10_000)?).ok()
                 })
                 .unwrap_or(default.speculative),
+            guess: if section.has("guess") {
+                let kinds = [GuessKind::Ring, GuessKind::Children].map(|kind| (kind.label(), kind));
+                section.list("guess", |item| item.choice(&kinds))
+            } else {
+                default.guess
+            },
         };
         if origin.speculative > origin.concurrency / 2 {
             section.refuse(
                 "speculative",
                 "is more than half of `concurrency`: guesses would take the place of what people wait for",
                 "use a quarter of it, or 0 to fetch nothing that is not asked for",
+            );
+        }
+        if section.has("guess") && section.count("guess") == 0 {
+            section.refuse(
+                "guess",
+                "names nothing that could be guessed",
+                "name ring, children or both; speculative = 0 fetches nothing that is not asked for",
             );
         }
         origin

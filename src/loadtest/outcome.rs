@@ -87,6 +87,32 @@ impl Outcome {
         )
     }
 
+    /// What a failure usually comes from, for whoever has to end it; empty for what is none.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Tile
+            | Self::NotModified
+            | Self::Absent
+            | Self::Redirected
+            | Self::Cancelled
+            | Self::Unfinished => "",
+            Self::Unauthorized => "no session, or one that has ended",
+            Self::Forbidden => "the session lacks this zoom, area or scope",
+            Self::OverQuota => {
+                "over the class's quota: take more tokens, or a class that allows more"
+            }
+            Self::ServerError => "the server's log says why",
+            Self::BadGateway => "the server could not get it from S3",
+            Self::Unavailable => "S3 asked for less, or too much was waiting for it",
+            Self::GatewayTimeout => "S3 was too slow",
+            Self::OtherStatus => "a status that is no tile's",
+            Self::Unreachable => "no connection",
+            Self::Tls => "the certificate, or no HTTP/2",
+            Self::BrokeOff => "the connection ended before the answer did",
+            Self::Deadline => "not whole within 30 s",
+        }
+    }
+
     /// Whether it went wrong: neither good nor given up by ourselves.
     pub fn is_failure(self) -> bool {
         !self.is_good() && !matches!(self, Self::Cancelled | Self::Unfinished)

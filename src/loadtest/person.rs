@@ -16,6 +16,8 @@ const PLACES: u32 = 1000;
 const POPULARITY: f64 = 1.0;
 /// Places lie around so many towns.
 const TOWNS: u32 = 40;
+/// Of a hundred who have just zoomed, so many zoom on the same way: a place is found from far out.
+const ZOOMS_ON: u32 = 45;
 /// How many views somebody can go back.
 const REMEMBERED: usize = 8;
 
@@ -167,6 +169,7 @@ pub struct Walk {
     world: Arc<World>,
     random: Random,
     view: Option<View>,
+    last: Act,
     before: Vec<View>,
 }
 
@@ -178,6 +181,7 @@ impl Walk {
             world,
             random,
             view: None,
+            last: Act::Open,
             before: Vec::new(),
         }
     }
@@ -235,16 +239,25 @@ impl Iterator for Walk {
 
     fn next(&mut self) -> Option<Step> {
         let drawn = self.random.below(100);
+        let zooms_on = self.random.below(100) < ZOOMS_ON;
         let (act, view) = match self.view {
             None => (Act::Open, self.open()),
             Some(view) => {
                 let ground = &self.world.grounds[view.ground];
                 let (minzoom, maxzoom) = (ground.minzoom, ground.maxzoom);
-                match drawn {
-                    0..5 => (Act::Open, self.open()),
-                    5..25 if view.z < maxzoom => (Act::ZoomIn, self.zoom(view, view.z + 1)),
-                    25..38 if view.z > minzoom => (Act::ZoomOut, self.zoom(view, view.z - 1)),
-                    38..50 if !self.before.is_empty() => {
+                let deeper = view.z < maxzoom;
+                let higher = view.z > minzoom;
+                match (self.last, drawn) {
+                    (Act::ZoomIn, _) if zooms_on && deeper => {
+                        (Act::ZoomIn, self.zoom(view, view.z + 1))
+                    }
+                    (Act::ZoomOut, _) if zooms_on && higher => {
+                        (Act::ZoomOut, self.zoom(view, view.z - 1))
+                    }
+                    (_, 0..5) => (Act::Open, self.open()),
+                    (_, 5..17) if deeper => (Act::ZoomIn, self.zoom(view, view.z + 1)),
+                    (_, 17..25) if higher => (Act::ZoomOut, self.zoom(view, view.z - 1)),
+                    (_, 25..37) if !self.before.is_empty() => {
                         (Act::Back, self.before.pop().unwrap_or(view))
                     }
                     _ => (Act::Pan, self.pan(view)),
@@ -262,6 +275,7 @@ impl Iterator for Walk {
             }
         }
         self.view = Some(view);
+        self.last = act;
         let pause = self.pause();
         Some(Step { act, view, pause })
     }
@@ -320,6 +334,12 @@ mod tests {
         for act in [Act::Open, Act::ZoomIn, Act::ZoomOut, Act::Back] {
             assert!((2..25).contains(&share(act)), "{act:?} {}", share(act));
         }
+        // Who zooms in goes on more often than others begin.
+        let pairs = all.windows(2).filter(|pair| pair[0].act == Act::ZoomIn);
+        let on = pairs.clone().filter(|pair| pair[1].act == Act::ZoomIn);
+        let on = on.count() * 100 / pairs.count();
+        let all_in = share(Act::ZoomIn);
+        assert!(on > all_in * 3 / 2, "{on} {all_in}");
         let sum: Duration = all.iter().map(|step| step.pause).sum();
         let mean = sum / u32::try_from(all.len()).unwrap();
         assert!((3..5).contains(&mean.as_secs()), "{mean:?}");

@@ -214,6 +214,8 @@ pub struct BrowserCaches {
 pub struct Failures {
     /// How often.
     pub count: u64,
+    /// What that usually comes from.
+    pub reason: &'static str,
     /// The path of one of them.
     pub example: Option<String>,
 }
@@ -431,6 +433,7 @@ fn errors(stats: &Stats) -> BTreeMap<&'static str, Failures> {
         .map(|outcome| {
             let failures = Failures {
                 count: stats.ended(*outcome),
+                reason: outcome.reason(),
                 example: stats.examples[outcome.index()].clone(),
             };
             (outcome.label(), failures)
@@ -461,12 +464,18 @@ fn machine(measured: &Measured, requests: u64, seconds: f64) -> Machine {
 
 fn series(stats: &Stats, seconds: f64) -> Vec<Point> {
     let step = stats.series.step;
+    let last = stats.series.points.len().saturating_sub(1) as u64;
     (0_u64..)
         .zip(&stats.series.points)
         .map(|(number, point)| {
             let at_seconds = number * step;
-            // The last step may be cut short.
-            let length = (seconds - ratio(at_seconds, 1.0)).clamp(0.001, ratio(step, 1.0));
+            // The last step ends with the test: a little early or, with what it took in, a little late.
+            let left = (seconds - ratio(at_seconds, 1.0)).max(0.001);
+            let length = if number == last && left < ratio(step, 1.0) * 1.5 {
+                left
+            } else {
+                ratio(step, 1.0)
+            };
             let at = |quantile| millis(point.latency.value_at_quantile(quantile));
             Point {
                 at_seconds,

@@ -71,6 +71,18 @@ impl Series {
         &mut self.points[index]
     }
 
+    /// The test is over. A last step of less than half its length joins the one before: it is too short for a rate.
+    pub fn end(&mut self, after: Duration) {
+        let steps = self.points.len() as u64;
+        let begun = Duration::from_secs(steps.saturating_sub(1) * self.step);
+        if steps > 1 && after.saturating_sub(begun) * 2 < Duration::from_secs(self.step) {
+            let stub = self.points.pop();
+            if let (Some(stub), Some(last)) = (stub, self.points.last_mut()) {
+                last.add(&stub);
+            }
+        }
+    }
+
     fn coarsen(&mut self) {
         let pairs = std::mem::take(&mut self.points);
         for pair in pairs.chunks(2) {

@@ -385,6 +385,21 @@ mod tests {
     }
 
     #[test]
+    fn a_stub_of_a_second_makes_no_rate_of_its_own() {
+        let mut series = Series::new();
+        for after in [100, 900, 1500, 2003] {
+            series.at(Duration::from_millis(after)).requests += 1;
+        }
+        let mut longer = series.clone();
+        series.end(Duration::from_millis(2010));
+        let requests =
+            |series: &Series| series.points.iter().map(|p| p.requests).collect::<Vec<_>>();
+        assert_eq!(requests(&series), [2, 2]);
+        longer.end(Duration::from_millis(2600));
+        assert_eq!(requests(&longer), [2, 1, 1]);
+    }
+
+    #[test]
     fn sums_are_those_of_all_shards() {
         let recorder = Recorder::new(Uptime::default());
         for person in 0..100 {

@@ -25,6 +25,9 @@ impl fmt::Display for Report {
         if !self.tilesets.is_empty() {
             write!(f, ": {}", self.tilesets.join(", "))?;
         }
+        if let Some(log) = &test.log {
+            write!(f, ": {log}")?;
+        }
         if let Some(seed) = test.seed {
             write!(f, "; seed {seed}")?;
         }
@@ -49,12 +52,18 @@ impl fmt::Display for Report {
             requests.cancelled,
             requests.unfinished
         )?;
+        if self.skipped_lines > 0 {
+            let skipped = self.skipped_lines;
+            writeln!(f, "               lines that are no GET: {skipped}")?;
+        }
         for (kind, failures) in &self.errors {
             let example = failures.example.as_deref().unwrap_or("?");
             writeln!(
                 f,
-                "  failed       {} × {kind}, like {example}",
-                failures.count
+                "  failed       {} × {}: {}; like {example}",
+                failures.count,
+                kind.replace('_', " "),
+                failures.reason
             )?;
         }
         writeln!(
@@ -78,7 +87,9 @@ impl fmt::Display for Report {
         for (word, part) in shares {
             let _ = write!(line, ", {word} {:.1} %", part.share * 100.0);
         }
-        writeln!(f, "cache status   {}", line.trim_start_matches(", "))?;
+        if !line.is_empty() {
+            writeln!(f, "cache status   {}", line.trim_start_matches(", "))?;
+        }
         self.cost(f)
     }
 }

@@ -55,9 +55,19 @@ label_enum! {
 }
 
 label_enum! {
+    /// Which of a tile's neighbours is guessed to be wanted next.
+    pub enum GuessKind {
+        /// One of the eight around it.
+        Ring = "ring",
+        /// One of the four below it.
+        Children = "children",
+    }
+}
+
+label_enum! {
     /// What became of guesses at what will be wanted next.
     pub enum Guess {
-        /// Made: a tile that nobody has asked for is fetched.
+        /// Made: the origin was asked for a tile that nobody had asked for.
         Made = "made",
         /// Somebody wanted it.
         CameTrue = "came_true",

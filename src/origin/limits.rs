@@ -22,6 +22,9 @@ use super::{
     OriginRequest, Urgency,
 };
 
+/// One in so many requests at once is never a guess: people who come find a slot.
+const LEFT_FREE: usize = 8;
+
 /// The bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitSettings {
@@ -192,15 +195,33 @@ impl<O: Origin> Limited<O> {
                 // Somebody looks at a map and wants it: it waits among theirs.
                 () = urgency.raised() => None,
             },
-            // A guess is for when nobody waits. Those who joined it meanwhile ask again.
-            Lane::Speculative => match (self.speculative.at_once(), self.line.waiting()) {
-                (Some(place), 0) => Some(place),
-                _ => return Err(held_back("no room for a guess".into(), Duration::ZERO)),
-            },
+            // Those who joined it meanwhile ask again.
+            Lane::Speculative => {
+                return self
+                    .spare_slot()
+                    .ok_or_else(|| held_back("no room for a guess".into(), Duration::ZERO));
+            }
         };
         let left = deadline.saturating_sub(arrived.elapsed());
         let of_all = self.wait(&self.line, left).await?;
         Ok(Slot { of_all, of_lane })
+    }
+
+    /// A slot for a guess: while nobody waits, and so that people who come find some. It does not wait itself,
+    /// as somebody would then wait behind it.
+    fn spare_slot(&self) -> Option<Slot<'_>> {
+        if !self.has_spare_slot() {
+            return None;
+        }
+        let of_lane = Some(self.speculative.at_once()?);
+        let of_all = self.line.at_once()?;
+        Some(Slot { of_all, of_lane })
+    }
+
+    fn has_spare_slot(&self) -> bool {
+        self.line.waiting() == 0
+            && self.line.free() > self.line.at_most() / LEFT_FREE
+            && self.speculative.free() > 0
     }
 
     /// Waits in a line.
@@ -250,6 +271,10 @@ impl<O: Origin> Limited<O> {
 }
 
 impl<O: Origin> Origin for Limited<O> {
+    fn has_room_for_guess(&self) -> bool {
+        self.has_spare_slot()
+    }
+
     fn fetch(&self, request: OriginRequest) -> OriginFuture<'_> {
         Box::pin(async move {
             let mut end = End {

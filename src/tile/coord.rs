@@ -115,6 +115,28 @@ impl TileCoord {
         })
     }
 
+    /// The tiles on its four sides: columns go around the world, rows end at the edges.
+    pub fn sides(self) -> impl Iterator<Item = Self> {
+        self.ring()
+            .filter(move |other| other.x == self.x || other.y == self.y)
+    }
+
+    /// The tile that covers it one zoom higher; the whole world has none.
+    pub fn parent(self) -> Option<Self> {
+        Self::new(self.z.checked_sub(1)?, self.x / 2, self.y / 2)
+    }
+
+    /// The four tiles that cover it one zoom deeper; none at the deepest.
+    pub fn children(self) -> impl Iterator<Item = Self> {
+        const QUARTERS: [(u32, u32); 4] = [(0, 0), (1, 0), (0, 1), (1, 1)];
+        QUARTERS.into_iter().filter_map(move |(right, down)| {
+            if self.z >= MAX_ZOOM {
+                return None;
+            }
+            Self::new(self.z + 1, self.x * 2 + right, self.y * 2 + down)
+        })
+    }
+
     /// The tile's number over all zooms: zooms in order, Z-order (Morton) within a zoom, so that
     /// neighbours lie near to each other. At most `2^61`.
     pub fn number(self) -> u64 {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tilekeep::cache::{
-    CacheStatus, DiskSettings, DiskTier, FreshnessPolicy, MemoryTier, Purge, Revalidation, Served,
-    Speculation, TileCache, TileCacheParts, Wanted,
+    CacheStatus, DiskSettings, DiskTier, FreshnessPolicy, Guesses, MemoryTier, Purge, Revalidation,
+    Served, Speculation, TileCache, TileCacheParts, Wanted,
 };
 use tilekeep::clock::{Clock, Timestamp};
 use tilekeep::metrics::{Metrics, OriginOutcome, TierLabel as Tier};
@@ -54,7 +54,7 @@ impl World {
     fn over(
         memory: Option<MemoryTier>,
         disk: Option<DiskTier>,
-        limits: Option<LimitSettings>,
+        limits: Option<(LimitSettings, Guesses)>,
     ) -> Self {
         let origin = Arc::new(FailingOrigin::new(MemoryOrigin::new()));
         let (clock, metrics) = (Clock::manual(START), Arc::new(Metrics::new()));
@@ -63,12 +63,12 @@ impl World {
             disk,
             policy: POLICY,
             deadline: Duration::from_secs(5),
-            speculation: limits.map(|_| Speculation::new(metrics.clone())),
+            speculation: limits.map(|(_, guesses)| Speculation::new(guesses, metrics.clone())),
             clock: clock.clone(),
             metrics: metrics.clone(),
         };
         let source: Arc<dyn Origin> = match limits {
-            Some(limits) => Arc::new(Limited::new(origin.clone(), limits)),
+            Some((limits, _)) => Arc::new(Limited::new(origin.clone(), limits)),
             None => origin.clone(),
         };
         let cache = TileCache::new(parts, source);

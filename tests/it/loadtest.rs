@@ -390,7 +390,7 @@ async fn the_jsons_members_keep_their_names() {
     let percentiles = ["count", "max", "mean", "p50", "p90", "p95", "p99", "p999"];
     let mut expected: Vec<String> = "bytes.per_second bytes.received browser_cache.bytes_saved \
         browser_cache.fresh browser_cache.not_modified browser_cache.share browser_cache.stale \
-        browser_cache.wanted connections curve[][] ended errors.*.count errors.*.example \
+        browser_cache.wanted connections curve[][] ended errors.*.count errors.*.example errors.*.reason \
         machine.debug_build machine.generator_cores machine.generator_cpu_us_per_request \
         machine.saturated machine.server_cores machine.server_cpu_us_per_request requests.absent \
         requests.cancelled requests.failed requests.not_modified requests.per_second \

@@ -62,6 +62,11 @@ pub(super) const RULES: &[(&str, &str)] = &[
         "[origin]\nconcurrency = 9999999999999999999999",
         "origin.concurrency:2",
     ),
+    (
+        "[origin]\nspeculative = 8\nguess = ['rings']",
+        "origin.guess[0]:3",
+    ),
+    ("[origin]\nguess = []", "origin.guess:2"),
     ("[cache]\nmemory = '5KiB'", "cache.memory:2"),
     ("[cache]\nmemory = -1", "cache.memory:2"),
     ("[cache]\nmemory = '9999999EiB'", "cache.memory:2"),

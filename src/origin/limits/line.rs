@@ -68,6 +68,16 @@ impl Line {
         }
     }
 
+    /// How many slots there are.
+    pub(super) fn at_most(&self) -> usize {
+        self.at_once
+    }
+
+    /// How many slots are free.
+    pub(super) fn free(&self) -> usize {
+        self.slots.available_permits()
+    }
+
     /// How many hold a slot.
     pub(super) fn in_use(&self) -> usize {
         self.at_once - self.slots.available_permits()

@@ -218,3 +218,38 @@ async fn jobs_have_half_at_most_and_people_all_the_rest() {
         assert!(task.await.unwrap().is_ok());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_guess_never_waits_and_leaves_slots_for_those_who_come() {
+    let origin = MemoryOrigin::new();
+    let guess = || OriginRequest {
+        urgency: Urgency::new(Lane::Speculative),
+        ..request(10 * SECOND)
+    };
+    let settings = LimitSettings {
+        speculative: 8,
+        ..LimitSettings::new(16)
+    };
+    let origin = Arc::new(Limited::new(FailingOrigin::new(origin), settings));
+    origin.inner().fail_always(Fault::Hang);
+    let ask = |request: OriginRequest| {
+        let origin = Arc::clone(&origin);
+        tokio::spawn(async move { origin.fetch(request).await })
+    };
+    // People have 12 of 16: of the four left, two are for people who come.
+    let _people: Vec<_> = (0..12).map(|_| ask(request(60 * SECOND))).collect();
+    settle().await;
+    let _guesses: Vec<_> = (0..2).map(|_| ask(guess())).collect();
+    settle().await;
+    assert_eq!(origin.inner().calls(), 14);
+    assert!(!origin.has_room_for_guess());
+    let error = origin.fetch(guess()).await.unwrap_err();
+    assert_eq!(error.kind, OriginErrorKind::HeldBack);
+    let _two: Vec<_> = (0..2).map(|_| ask(request(60 * SECOND))).collect();
+    settle().await;
+    assert_eq!((origin.inner().calls(), origin.stats().waiting), (16, 0));
+    // All are taken and nobody waits: a guess would be the first in the line.
+    let error = origin.fetch(guess()).await.unwrap_err();
+    assert_eq!(error.kind, OriginErrorKind::HeldBack);
+    assert_eq!(origin.stats().waiting, 0);
+}
