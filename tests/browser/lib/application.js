@@ -62,10 +62,17 @@ const AROUND = {
     ${code.includes('Tilekeep.session') ? 'window.session = session;' : ''}`,
 };
 
-/** What Tilekeep is there to replace: a link of its own for each tile, each time, straight to the bucket. */
-const presigned = (bucket) => `const links = L.tileLayer('', { attribution: 'presigned' });
-    links.getTileUrl = ({ z, x, y }) => '${bucket}/tiles/world/' + [z, x, y].join('/') + '.png?X-Amz-Signature=' + Math.random();
-    links.addTo(map);`;
+/**
+ * What Tilekeep is there to replace: the README's snippet as it is, but each tile from this application, which
+ * redirects to a link of its own to the bucket, presigned for this one request.
+ */
+const presigned = (library, brief) => {
+  const url = `https://app.example.test/link/${brief ? 'brief' : 'world'}/{z}/{x}/{y}.png`;
+  return snippet(library, { plain: true, tiles: 'https://tiles.example.test' })
+    .replace("url: 'https://tiles.example.test/world.json'", `tiles: ['${url}'], maxzoom: 5`)
+    .replace('https://tiles.example.test/world/{z}/{x}/{y}.png', url)
+    .replaceAll("'use-credentials'", "'anonymous'");
+};
 
 const page = ({ library, plain, tiles, tileset }) => {
   const { scripts, style } = FILES[library];
@@ -104,7 +111,7 @@ const forward = (serve, request, response) => {
 };
 
 /** Starts it; answers its port and how to end it. With `proxied`, a tile server is on the same host. */
-export const application = async ({ tls, tiles, proxied, bucket }) => {
+export const application = async ({ tls, tiles, proxied, link }) => {
   const server = createSecureServer({ cert: tls.cert, key: tls.key, allowHTTP1: true }, (request, response) => {
     const url = new URL(request.url, 'https://app.example.test');
     const [, folder, ...rest] = url.pathname.split('/');
@@ -114,9 +121,13 @@ export const application = async ({ tls, tiles, proxied, bucket }) => {
     try {
       if (url.pathname === '/app.css') return send('text/css', STYLE);
       if (url.pathname === '/bye') return send('text/html', '<!doctype html><title>Bye</title><h1>Signed out</h1>');
-      if (options.tileset === 'presigned') {
+      if (options.tileset.startsWith('presigned')) {
         if (folder === 'map') return send('text/html', page({ ...options, plain: true }));
-        if (folder === 'run') return send('text/javascript', AROUND[library](presigned(bucket.origin)));
+        if (folder === 'run') return send('text/javascript', AROUND[library](presigned(library, options.tileset === 'presigned-brief')));
+      }
+      if (folder === 'link' && link) {
+        response.writeHead(302, { Location: link(rest[0] === 'brief' ? 3 : 3600, rest.slice(1).join('/')), 'Cache-Control': 'no-store' });
+        return response.end();
       }
       if (folder === 'map') return send('text/html', page(options), { 'Content-Security-Policy': policy(tiles) });
       if (folder === 'run') return send('text/javascript', AROUND[library](snippet(library, options)), { 'Cache-Control': 'no-store' });

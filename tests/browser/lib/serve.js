@@ -12,10 +12,10 @@ export class Serve extends Demo {
   static async start({ tls, bucket, publicUrl = TILES, corsOrigins = [APP] }) {
     const serve = new Serve();
     await serve.prepare();
-    Object.assign(serve, { origin: publicUrl, tls, config: path.join(serve.dataDir, 'tilekeep.toml') });
+    Object.assign(serve, { origin: publicUrl, tls, keys: bucket.keys ?? { AWS_ACCESS_KEY_ID: 'test', AWS_SECRET_ACCESS_KEY: 'test' }, config: path.join(serve.dataDir, 'tilekeep.toml') });
     const { port, adminPort } = serve.ports;
     const users = path.join(serve.dataDir, 'users.toml');
-    const tileset = (name, rest) => `[tilesets.${name}]\nbucket = "tiles"\nmaxzoom = 5\nattribution = "Made with Natural Earth"\n${rest}\n`;
+    const tileset = (name, rest) => `[tilesets.${name}]\nbucket = "${bucket.name ?? 'tiles'}"\nmaxzoom = 5\nattribution = "Made with Natural Earth"\n${rest}\n`;
     writeFileSync(serve.config, `
 [server]
 listen = "127.0.0.1:${port}"
@@ -48,9 +48,7 @@ ${tileset('brief', 'key = "world/{z}/{x}/{y}.png"\nbrowser = { max_age = "3s", s
   }
 
   command() {
-    return [['serve', '--config', this.config], {
-      AWS_ACCESS_KEY_ID: 'test', AWS_SECRET_ACCESS_KEY: 'test', AWS_EC2_METADATA_DISABLED: 'true',
-    }];
+    return [['serve', '--config', this.config], { ...this.keys, AWS_EC2_METADATA_DISABLED: 'true' }];
   }
 
   /** A request that is not the browser's. Answers the status. */
