@@ -8,6 +8,9 @@ import { Demo, binary } from './server.js';
 export const TILES = 'https://tiles.example.test';
 export const APP = 'https://app.example.test';
 
+/** What a tileset can answer where there is no tile; `holes404` and its like are tilesets with holes. */
+export const MISSING = ['404', '204', '410', 'blank'];
+
 export class Serve extends Demo {
   static async start({ tls, bucket, publicUrl = TILES, corsOrigins = [APP] }) {
     const serve = new Serve();
@@ -38,9 +41,11 @@ path_style = true
 
 ${tileset('world', 'key = "world/{z}/{x}/{y}.png"')}
 ${tileset('brief', 'key = "world/{z}/{x}/{y}.png"\nbrowser = { max_age = "3s", stale_while_revalidate = "1h" }')}
+${tileset('values', 'key = "values/{z}/{x}/{y}.png"')}
+${MISSING.map((missing) => tileset(`holes${missing}`, `key = "holes/{z}/{x}/{y}.png"\nmissing = "${missing}"`)).join('\n')}
 `);
     for (const name of ['anna', 'bert']) {
-      const added = spawnSync(binary(), ['user', 'add', name, '--tilesets', 'world,brief', '--users-file', users, '--password-stdin'], { input: `${name}s password\n`, encoding: 'utf8' });
+      const added = spawnSync(binary(), ['user', 'add', name, '--tilesets', '*', '--users-file', users, '--password-stdin'], { input: `${name}s password\n`, encoding: 'utf8' });
       if (added.status !== 0) throw new Error(`tilekeep user add: ${added.stderr}`);
     }
     await serve.start();

