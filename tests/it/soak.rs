@@ -10,6 +10,13 @@
 //! Invariant: its clock is the load's own. A process that is stopped for minutes loses nothing but those minutes.
 //! Left out: how fast anything is (the benches), and more than one node.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "small numbers, and figures for people"
+)]
+
 mod load;
 mod watch;
 
@@ -56,11 +63,6 @@ impl Plan {
         let long = whole >= Duration::from_mins(10);
         let by =
             |long_form, short_form| Duration::from_secs(if long { long_form } else { short_form });
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a small number"
-        )]
         let rate = number("SOAK_RATE", if long { 100.0 } else { 150.0 }) as u32;
         Self {
             whole,

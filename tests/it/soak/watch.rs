@@ -16,9 +16,10 @@ use super::{DISK, program};
 pub(super) const MIB: u64 = 1 << 20;
 const WARM_UP: Duration = Duration::from_mins(10);
 
-/// What is looked at: its name, the unit that it is told in, and what it may differ by besides 5 %.
+/// What is looked at: its name, the unit that it is told in, and what it may differ by besides 5 %. A password's hash
+/// takes 19 MiB, and the allocator holds one more at one time than at another.
 const FIGURES: [(&str, &str, u64, u64); 4] = [
-    ("resident memory", "MiB", MIB, 6 * MIB),
+    ("resident memory", "MiB", MIB, 20 * MIB),
     ("threads", "", 1, 2),
     ("descriptors", "", 1, 32),
     ("disk", "MiB", MIB, MIB),
