@@ -47,12 +47,17 @@ mod prefetch;
 mod publish;
 mod quota_simulation;
 mod quotas;
+#[cfg(feature = "demo")]
 mod real_servers;
 mod script;
+#[cfg(feature = "demo")]
+mod serving;
 mod sessions;
 #[cfg(feature = "demo")]
 mod signed;
 mod snippets;
+#[cfg(feature = "demo")]
+mod soak;
 mod support;
 mod tile_answers;
 mod wire;

@@ -1,28 +1,46 @@
 //! The origin against S3 servers that nobody here wrote.
 
-use tilekeep::aws::{Aws, AwsSettings, CredentialSource};
+mod contract;
+mod killed;
+mod objects;
+mod relay;
+mod versions;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use tilekeep::aws::{AccessKeys, Aws, AwsSettings, CredentialSource};
 use tilekeep::origin::Origin as _;
 use tilekeep::origin::s3::S3Origin;
 
 use crate::origin_contract::{BUCKET, at, found, request, world};
-use crate::peers::{MiniStack, PATIENCE, Seaweed};
+use crate::peers::{MiniStack, PATIENCE};
 
-#[tokio::test]
-async fn a_tile_is_read_from_seaweedfs() {
-    let seaweed = Seaweed::start().await;
-    seaweed
-        .bucket(BUCKET, &[("world/0/0/0.png", b"tile")])
-        .await;
+/// An origin that reads from a server, as the program makes one.
+async fn origin_at(endpoint: &str, keys: AccessKeys) -> S3Origin {
     let settings = AwsSettings {
         region: Some("us-east-1".into()),
-        endpoint_url: Some(seaweed.endpoint()),
+        endpoint_url: Some(endpoint.to_owned()),
         path_style: true,
         ..AwsSettings::default()
     };
-    let aws = Aws::load(settings, CredentialSource::Keys(seaweed.keys()));
-    let origin = S3Origin::new(&aws.await.unwrap().s3_client(None, &[]).unwrap());
-    let tile = found(origin.fetch(request(&world(), at(0, 0, 0))).await);
-    assert_eq!(&tile.body[..], b"tile");
+    let aws = Aws::load(settings, CredentialSource::Keys(keys)).await;
+    S3Origin::new(&aws.unwrap().s3_client(None, &[]).unwrap())
+}
+
+/// An administrator's client.
+fn client_of(endpoint: &str, keys: &AccessKeys) -> Client {
+    let (id, secret) = (&keys.access_key_id, &keys.secret_access_key);
+    let settings = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .endpoint_url(endpoint)
+        .force_path_style(true)
+        .credentials_provider(Credentials::new(id, secret, None, None, "tests"));
+    Client::from_conf(settings.build())
+}
+
+fn port_of(endpoint: &str) -> u16 {
+    endpoint.rsplit_once(':').unwrap().1.parse().unwrap()
 }
 
 #[tokio::test]

@@ -80,7 +80,12 @@ fn answered(
     get: &Get<'_>,
 ) -> Failure {
     let header = |name: &str| response.headers().get(name);
-    let kind = kind(status, code);
+    let customers_key = wants_a_customers_key(status, message);
+    let kind = if customers_key {
+        OriginErrorKind::Denied
+    } else {
+        kind(status, code)
+    };
     let mut detail = format!("{get}: {status}");
     // Writing to a String cannot fail.
     if let Some(code) = code {
@@ -92,7 +97,9 @@ fn answered(
     if let Some(id) = response.request_id() {
         let _ = write!(detail, " (request {})", printable(id, 80));
     }
-    if let Some(hint) = hint(status, code) {
+    if customers_key {
+        detail += "; it lies under a customer's key (SSE-C), which nobody here has: write it with SSE-S3 or SSE-KMS";
+    } else if let Some(hint) = hint(status, code) {
         let _ = write!(detail, "; {hint}");
     }
     if code == Some("RequestTimeTooSkewed")
@@ -109,7 +116,8 @@ fn answered(
     let retry_after = header("retry-after")
         .and_then(|seconds| seconds.trim().parse().ok())
         .map(Duration::from_secs);
-    let error = if matches!(code, Some("InvalidObjectState" | "InvalidRange")) {
+    let of_object = customers_key || matches!(code, Some("InvalidObjectState" | "InvalidRange"));
+    let error = if of_object {
         OriginError::of_object(kind, detail)
     } else {
         OriginError::new(kind, detail)
@@ -163,6 +171,16 @@ fn kind(status: u16, code: Option<&str>) -> OriginErrorKind {
             _ => OriginErrorKind::Server,
         },
     }
+}
+
+/// Whether the object can be read only with a key that the reader sends. S3 has no code of its own for it: AWS says
+/// `InvalidRequest`, others `InvalidArgument`, and all name the encryption.
+fn wants_a_customers_key(status: u16, message: Option<&str>) -> bool {
+    status == 400
+        && message.is_some_and(|said| {
+            let said = said.to_ascii_lowercase();
+            said.contains("server side encryption") || said.contains("server-side encryption")
+        })
 }
 
 fn is_wrong_region(status: u16, code: Option<&str>) -> bool {
@@ -270,6 +288,19 @@ mod tests {
         ] {
             assert_eq!(kind(status, code), expected, "{status} {code:?}");
         }
+    }
+
+    #[test]
+    fn a_customers_key_is_known_by_its_words() {
+        for said in [
+            "The object was stored using a form of Server Side Encryption. The correct parameters must be provided to retrieve the object.",
+            "Requests specifying Server Side Encryption with Customer provided keys must provide the customer key.",
+        ] {
+            assert!(wants_a_customers_key(400, Some(said)));
+            assert!(!wants_a_customers_key(500, Some(said)));
+        }
+        assert!(!wants_a_customers_key(400, Some("Invalid Request")));
+        assert!(!wants_a_customers_key(400, None));
     }
 
     #[test]

@@ -62,10 +62,31 @@ const AROUND = {
     ${code.includes('Tilekeep.session') ? 'window.session = session;' : ''}`,
 };
 
-/** What Tilekeep is there to replace: a link of its own for each tile, each time, straight to the bucket. */
-const presigned = (bucket) => `const links = L.tileLayer('', { attribution: 'presigned' });
-    links.getTileUrl = ({ z, x, y }) => '${bucket}/tiles/world/' + [z, x, y].join('/') + '.png?X-Amz-Signature=' + Math.random();
-    links.addTo(map);`;
+/**
+ * What Tilekeep is there to replace: the README's snippet as it is, but each time a library wants a tile, the page asks
+ * its application for a link to the bucket, presigned for this one request.
+ */
+const presigned = (library, brief) => {
+  const url = `https://app.example.test/link/${brief ? 'brief' : 'world'}/{z}/{x}/{y}.png`;
+  const code = snippet(library, { plain: true, tiles: 'https://tiles.example.test' })
+    .replace("url: 'https://tiles.example.test/world.json'", `tiles: ['${url}'], maxzoom: 5`)
+    .replace('https://tiles.example.test/world/{z}/{x}/{y}.png', url)
+    .replaceAll("'use-credentials'", "'anonymous'")
+    .replace(/transformRequest: .*,\n/, 'transformRequest: async (url) => ({ url: await link(url) }),\n');
+  return AROUND[library](`const link = async (url) => (await fetch(url)).text();\n${LINKED[library](code)}`);
+};
+const LINKED = {
+  leaflet: (code) => `L.TileLayer.include({ createTile(coords, done) {
+      const tile = document.createElement('img');
+      tile.alt = '';
+      tile.onload = () => this._tileOnLoad(done, tile);
+      tile.onerror = (error) => this._tileOnError(done, tile, error);
+      link(this.getTileUrl(coords)).then((url) => { tile.src = url; });
+      return tile;
+    } });\n${code}`,
+  maplibre: (code) => code,
+  openlayers: (code) => `${code}\nmap.getLayers().item(0).getSource().setTileLoadFunction((tile, url) => link(url).then((linked) => { tile.getImage().src = linked; }));`,
+};
 
 const page = ({ library, plain, tiles, tileset }) => {
   const { scripts, style } = FILES[library];
@@ -104,7 +125,7 @@ const forward = (serve, request, response) => {
 };
 
 /** Starts it; answers its port and how to end it. With `proxied`, a tile server is on the same host. */
-export const application = async ({ tls, tiles, proxied, bucket }) => {
+export const application = async ({ tls, tiles, proxied, link }) => {
   const server = createSecureServer({ cert: tls.cert, key: tls.key, allowHTTP1: true }, (request, response) => {
     const url = new URL(request.url, 'https://app.example.test');
     const [, folder, ...rest] = url.pathname.split('/');
@@ -114,9 +135,12 @@ export const application = async ({ tls, tiles, proxied, bucket }) => {
     try {
       if (url.pathname === '/app.css') return send('text/css', STYLE);
       if (url.pathname === '/bye') return send('text/html', '<!doctype html><title>Bye</title><h1>Signed out</h1>');
-      if (options.tileset === 'presigned') {
+      if (options.tileset.startsWith('presigned')) {
         if (folder === 'map') return send('text/html', page({ ...options, plain: true }));
-        if (folder === 'run') return send('text/javascript', AROUND[library](presigned(bucket.origin)));
+        if (folder === 'run') return send('text/javascript', presigned(library, options.tileset === 'presigned-brief'));
+      }
+      if (folder === 'link' && link) {
+        return send('text/plain', link(rest[0] === 'brief' ? 3 : 3600, rest.slice(1).join('/')), { 'Cache-Control': 'no-store' });
       }
       if (folder === 'map') return send('text/html', page(options), { 'Content-Security-Policy': policy(tiles) });
       if (folder === 'run') return send('text/javascript', AROUND[library](snippet(library, options)), { 'Cache-Control': 'no-store' });

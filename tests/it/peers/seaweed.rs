@@ -26,9 +26,10 @@ const IAM: &str = r#"{
 
 /// A running SeaweedFS with one administrator and the role [`Seaweed::ROLE`].
 pub struct Seaweed {
-    _process: Process,
-    _folder: tempfile::TempDir,
-    port: u16,
+    process: Option<Process>,
+    folder: tempfile::TempDir,
+    /// Of its master, volumes, filer and S3.
+    ports: [u16; 4],
 }
 
 impl Seaweed {
@@ -46,9 +47,27 @@ impl Seaweed {
         std::fs::write(folder.path().join("s3.json"), identities.to_string()).unwrap();
         std::fs::write(folder.path().join("iam.json"), IAM).unwrap();
         std::fs::create_dir(folder.path().join("data")).unwrap();
-        let [master, volume, filer, port] = std::array::from_fn(|_| free_port());
+        let mut seaweed = Self {
+            process: None,
+            folder,
+            ports: std::array::from_fn(|_| free_port()),
+        };
+        seaweed.run().await;
+        seaweed
+    }
+
+    /// `kill -9`, at whatever it is doing.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Starts it, also again after it was killed: where it was, with what it had.
+    pub async fn run(&mut self) {
+        let [master, volume, filer, port] = self.ports;
         let mut command = Command::new(program("weed"));
         command
+            // For SSE-S3.
+            .env("WEED_S3_SSE_KEY", "what objects' keys come from in tests")
             .args(["server", "-dir=data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"])
             .args(["-s3", "-s3.config=s3.json", "-s3.iam.config=iam.json"])
             .args(["-volume.max=200", "-master.volumeSizeLimitMB=64"])
@@ -59,25 +78,22 @@ impl Seaweed {
             .arg(format!("-volume.port={volume}"))
             .arg(format!("-filer.port={filer}"))
             .arg(format!("-s3.port={port}"));
-        let process = Process::start(&mut command, folder.path(), port).await;
-        let started = Self {
-            _process: process,
-            _folder: folder,
-            port,
-        };
+        self.process = Some(Process::start(&mut command, self.folder.path(), port).await);
         // It listens before it can store anything.
         let until = Instant::now() + PATIENCE;
-        let s3 = started.s3();
-        while s3.create_bucket().bucket("ready").send().await.is_err() {
+        let s3 = self.s3();
+        // Where it ran before, there is the bucket.
+        while s3.create_bucket().bucket("ready").send().await.is_err()
+            && s3.head_bucket().bucket("ready").send().await.is_err()
+        {
             assert!(Instant::now() < until, "SeaweedFS takes no bucket");
             sleep(Duration::from_millis(200)).await;
         }
-        started
     }
 
     /// Where its S3 and its STS are.
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://127.0.0.1:{}", self.ports[3])
     }
 
     /// The administrator's keys.
