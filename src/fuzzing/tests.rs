@@ -184,6 +184,29 @@ fn every_target_has_a_program_a_small_corpus_and_a_test() {
     }
 }
 
+/// Else `fuzz/run` compiles dependencies that the tests have compiled, and asks another program.
+#[test]
+fn the_fuzzers_have_the_dependencies_that_the_program_has() {
+    let packages = |file: PathBuf| -> Vec<String> {
+        let text = fs::read_to_string(file).unwrap();
+        let packages = text.split("[[package]]\n").skip(1);
+        let named = packages.map(|package| package.lines().take(2).collect::<Vec<_>>().join(" "));
+        named.collect()
+    };
+    let own = packages(root().join("../Cargo.lock"));
+    let apart = ["arbitrary", "libfuzzer-sys", "tilekeep-fuzz"];
+    for package in packages(root().join("Cargo.lock")) {
+        let known = own.contains(&package);
+        let expected = apart
+            .iter()
+            .any(|name| package.starts_with(&format!("name = \"{name}\"")));
+        assert!(
+            known || expected,
+            "{package} is not in Cargo.lock: cp Cargo.lock fuzz/ && cargo metadata --manifest-path fuzz/Cargo.toml >/dev/null"
+        );
+    }
+}
+
 #[test]
 #[should_panic(expected = "found")]
 fn a_target_that_cannot_bear_what_its_corpus_is_near_to_is_found() {

@@ -24,6 +24,7 @@ mod bodies;
 mod connections;
 mod floods;
 mod frames;
+mod h2;
 mod heads;
 mod paths;
 mod streams;

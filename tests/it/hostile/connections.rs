@@ -58,6 +58,7 @@ async fn who_does_not_read_is_not_answered_without_end() {
             break false;
         }
     };
+    println!("{asked} bytes of requests were taken");
     assert!(
         halted,
         "{asked} bytes of requests were taken, and their answers kept"
