@@ -213,11 +213,13 @@ impl Server {
         let mut last = self.uses();
         for _ in 0..60 {
             thread::sleep(Duration::from_secs(1));
-            let _ = TcpStream::connect(self.address).map(|mut stream| {
-                let _ = stream
-                    .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-                let _ = stream.read_to_end(&mut Vec::new());
-            });
+            for _ in 0..100 {
+                let _ = TcpStream::connect(self.address).map(|mut stream| {
+                    let request = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+                    let _ = stream.write_all(request);
+                    let _ = stream.read_to_end(&mut Vec::new());
+                });
+            }
             let now = self.uses();
             if now.descriptors >= last.descriptors && now.memory as f64 <= most {
                 return now;
