@@ -12,6 +12,8 @@ mod speculation;
 mod stored;
 mod tile_cache;
 
+#[cfg(any(test, fuzzing))]
+pub use disk::fuzz_record;
 pub use disk::{
     Corruption, DiskFaults, DiskIo, DiskMeta, DiskOpenError, DiskOperation, DiskSettings,
     DiskStats, DiskTier, PendingRead, PutOutcome, SkipReason, TryGet,

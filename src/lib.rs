@@ -40,6 +40,8 @@ pub mod cluster;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod embedded_s3;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod http;
 pub mod loadtest;
 pub mod log;

@@ -7,7 +7,7 @@
 //! you would want), generators on several machines, and anything but GET.
 
 mod browser;
-mod browser_cache;
+pub(crate) mod browser_cache;
 mod grounds;
 mod html;
 mod machine;

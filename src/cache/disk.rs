@@ -22,6 +22,8 @@
 //! puts has decided that already).
 
 mod folder;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod index;
 mod invalidate;
 mod io;
@@ -54,6 +56,8 @@ use state::State;
 use writer::Writer;
 
 pub use folder::DiskOpenError;
+#[cfg(any(test, fuzzing))]
+pub use fuzz::fuzz_record;
 pub use io::{DiskFaults, DiskIo};
 pub use read::{DiskMeta, PendingRead, TryGet};
 pub use stats::{Corruption, DiskOperation, DiskStats, SkipReason};

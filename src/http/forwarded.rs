@@ -22,7 +22,7 @@ const X_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// What is believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Said<'r> {
+pub struct Said<'r> {
     /// Who sent the request, or the nearest who is known.
     pub client: IpAddr,
     /// By which scheme.
@@ -32,7 +32,7 @@ pub(super) struct Said<'r> {
 }
 
 /// What the proxies say that stand between `peer`, which is one of them, and the client.
-pub(super) fn said<'r>(trusted: &[IpNet], peer: IpAddr, headers: &'r HeaderMap) -> Said<'r> {
+pub fn said<'r>(trusted: &[IpNet], peer: IpAddr, headers: &'r HeaderMap) -> Said<'r> {
     match (
         x_forwarded(trusted, peer, headers),
         forwarded(trusted, peer, headers),

@@ -9,7 +9,7 @@
 //! | session fixation, planted, duplicate and oversized cookies | `cookies` |
 //! | a shared cache in front that crosses users | `shared_cache` |
 //! | tokens and passwords in logs, errors and URLs, the time that a log-in takes | `secrets` |
-//! | heads and bodies that are no HTTP, stalled and greedy connections | `wire` |
+//! | heads and bodies that are no HTTP, stalled and greedy connections, floods | `wire`, `hostile` |
 
 use std::sync::Arc;
 

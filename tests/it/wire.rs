@@ -17,7 +17,7 @@ use crate::support::{self, Running, claims, config, spec, tileset, token};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-async fn server() -> (Running, Arc<FailingOrigin<MemoryOrigin>>) {
+pub async fn server() -> (Running, Arc<FailingOrigin<MemoryOrigin>>) {
     let world = spec("world", TileFormat::Png);
     let memory = MemoryOrigin::new();
     memory.put(
@@ -34,7 +34,7 @@ async fn server() -> (Running, Arc<FailingOrigin<MemoryOrigin>>) {
     )
 }
 
-fn tile_request(line_end: &str) -> String {
+pub fn tile_request(line_end: &str) -> String {
     let token = token(&claims());
     [
         "GET /world/0/0/0.png HTTP/1.1",
@@ -46,12 +46,12 @@ fn tile_request(line_end: &str) -> String {
     .join(line_end)
 }
 
-async fn connect(server: &Running) -> TcpStream {
+pub async fn connect(server: &Running) -> TcpStream {
     TcpStream::connect(server.addresses.public).await.unwrap()
 }
 
 /// Reads until the text is there, or the connection's end.
-async fn read_until(stream: &mut TcpStream, text: &str) -> String {
+pub async fn read_until(stream: &mut TcpStream, text: &str) -> String {
     let mut read = Vec::new();
     let mut buffer = [0; 4096];
     let reading = async {

@@ -134,6 +134,21 @@ fn is_sealed(bytes: &[u8], seed: u64) -> bool {
     xxh3_64_with_seed(&bytes[..end], seed) == u64_at(bytes, end)
 }
 
+/// A line of any bytes, sealed: it reads as what it is written as again, and one that is damaged is none.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz_line(data: &[u8]) {
+    let Some(bytes) = data.first_chunk::<LINE_LEN>() else {
+        return;
+    };
+    let mut bytes = *bytes;
+    seal(&mut bytes, LINE_SEED);
+    if let Some(line) = Line::decode(&bytes) {
+        assert_eq!(Line::decode(&line.encode()), Some(line));
+    }
+    bytes[usize::from(data[0]) % LINE_LEN] ^= 1 << (data[1] % 8);
+    assert_eq!(Line::decode(&bytes), None);
+}
+
 /// What the ledger says of one key.
 #[derive(Debug, Default, Clone, Copy)]
 struct OfKey {

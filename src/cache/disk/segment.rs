@@ -186,6 +186,18 @@ impl SummaryEntry {
     }
 }
 
+/// Entries of any bytes: what is read is written as it was.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz_summary(data: &[u8]) {
+    for bytes in data.chunks_exact(SUMMARY_ENTRY_LEN) {
+        if let Some(entry) = SummaryEntry::decode(bytes) {
+            let mut again = Vec::new();
+            entry.encode(&mut again);
+            assert_eq!(again, bytes);
+        }
+    }
+}
+
 /// How long a segment's file becomes when it is sealed.
 pub(super) fn sealed_len(records_end: u64, entries: usize) -> u64 {
     records_end + (entries * SUMMARY_ENTRY_LEN + TRAILER_LEN) as u64
