@@ -207,11 +207,22 @@ pub type OriginFuture<'a> =
 pub trait Origin: Send + Sync + 'static {
     /// Asks for one tile. Keeps the request's deadline; a whole answer or an error, never a part.
     fn fetch(&self, request: OriginRequest) -> OriginFuture<'_>;
+
+    /// Whether a fetch in this lane would be held back now: told before anything is begun for it, and counted
+    /// as one that was. `None` where only [`Origin::fetch`] can tell.
+    fn refuses(&self, lane: Lane, deadline: Duration) -> Option<OriginError> {
+        let _ = (lane, deadline);
+        None
+    }
 }
 
 /// A shared origin is one: a test keeps a handle on the twin that it gave away.
 impl<O: Origin + ?Sized> Origin for Arc<O> {
     fn fetch(&self, request: OriginRequest) -> OriginFuture<'_> {
         (**self).fetch(request)
+    }
+
+    fn refuses(&self, lane: Lane, deadline: Duration) -> Option<OriginError> {
+        (**self).refuses(lane, deadline)
     }
 }

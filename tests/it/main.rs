@@ -30,6 +30,7 @@ mod embedded_s3;
 mod embedded_sts;
 mod endings;
 mod events;
+mod hot_path;
 mod house;
 #[cfg(feature = "demo")]
 mod iam_policy;
