@@ -3,6 +3,9 @@
 //! `cargo bench --bench memory`. The figure is the process's resident size, the allocator's own
 //! overhead included, over the bytes of the tiles' bodies. Each case is a process of its own: what one
 //! has freed would make the next look smaller.
+//!
+//! The bars: at most 115 % for tiles of the median size (8 KB), and no more than that of the bodies that
+//! differ where some are the same: of 35 % that are, 0.65 x 115 % = 75 %.
 
 #![allow(clippy::cast_precision_loss, reason = "figures for people")]
 

@@ -212,6 +212,13 @@ pub trait Origin: Send + Sync + 'static {
     fn has_room_for_guess(&self) -> bool {
         true
     }
+
+    /// Whether a fetch in this lane would be held back now: told before anything is begun for it, and counted
+    /// as one that was. `None` where only [`Origin::fetch`] can tell.
+    fn refuses(&self, lane: Lane, deadline: Duration) -> Option<OriginError> {
+        let _ = (lane, deadline);
+        None
+    }
 }
 
 /// A shared origin is one: a test keeps a handle on the twin that it gave away.
@@ -222,5 +229,9 @@ impl<O: Origin + ?Sized> Origin for Arc<O> {
 
     fn has_room_for_guess(&self) -> bool {
         (**self).has_room_for_guess()
+    }
+
+    fn refuses(&self, lane: Lane, deadline: Duration) -> Option<OriginError> {
+        (**self).refuses(lane, deadline)
     }
 }

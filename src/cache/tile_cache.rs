@@ -19,7 +19,7 @@ use super::memory::{Held, MemoryTier};
 use super::speculation::Speculation;
 use super::stored::Stored;
 use crate::clock::{Clock, Timestamp};
-use crate::metrics::{Metrics, TierLabel as Tier};
+use crate::metrics::{Metrics, OriginOutcome, TierLabel as Tier};
 use crate::origin::{Lane, Origin, OriginError, OriginErrorKind};
 use crate::tile::{Scale, TileCoord, TileKey, Tileset};
 
@@ -192,6 +192,9 @@ impl TileCache {
 
     /// Fills a tile that [`TileCache::lookup`] could not answer.
     pub async fn fill(&self, wanted: Wanted<'_>, lane: Lane, now: Timestamp) -> Filled {
+        if let Some(refused) = self.shared.refused(wanted.key(), lane) {
+            return Err(refused);
+        }
         let mut filled = self.join(wanted, lane).await;
         if let (Err(error), true) = &filled
             && (error.kind, lane) == (OriginErrorKind::HeldBack, Lane::Interactive)
@@ -405,6 +408,17 @@ impl Shared {
         self.flights.contains(key)
             || memory.is_some_and(|tier| tier.contains(key))
             || disk.is_some_and(|tier| tier.lookup_meta(&key).is_some())
+    }
+
+    /// What a fill would be told, where nothing is held, nobody fetches it, and the origin has no place: before
+    /// a task is begun for it. Under overload a refusal has to cost next to nothing, or refusing is the load.
+    fn refused(&self, key: TileKey, lane: Lane) -> Option<OriginError> {
+        if self.has(key) {
+            return None;
+        }
+        let refused = self.origin.refuses(lane, self.parts.deadline)?;
+        self.parts.metrics.origin.inc(OriginOutcome::HeldBack);
+        Some(refused)
     }
 
     /// Brings what the disk had into memory, unless a newer one has come there meanwhile.

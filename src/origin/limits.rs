@@ -230,25 +230,47 @@ impl<O: Origin> Limited<O> {
         line: &'a Line,
         deadline: Duration,
     ) -> Result<SemaphorePermit<'a>, OriginError> {
-        let service = Duration::from_micros(self.service_micros.load(Ordering::Relaxed));
-        line.place(deadline, service).await.map_err(|refused| {
-            let (counter, detail, expected) = match refused {
-                Refused::Full { ahead, expected } => {
-                    let detail = format!("{ahead} requests are waiting already");
-                    (&self.counters.queue_full, detail, expected)
-                }
-                Refused::TooLate { expected } => {
-                    let detail = format!("its turn would come in {expected:?}, after its deadline");
-                    (&self.counters.no_time, detail, expected)
-                }
-                Refused::NotInTime { expected } => {
-                    let detail = format!("its turn did not come in {deadline:?}");
-                    (&self.counters.no_time, detail, expected)
-                }
-            };
-            counter.fetch_add(1, Ordering::Relaxed);
-            held_back(detail, expected)
-        })
+        let place = line.place(deadline, self.service()).await;
+        place.map_err(|refused| self.refused(refused, deadline))
+    }
+
+    /// How long a slot is held lately.
+    fn service(&self) -> Duration {
+        Duration::from_micros(self.service_micros.load(Ordering::Relaxed))
+    }
+
+    fn refused(&self, refused: Refused, deadline: Duration) -> OriginError {
+        let (counter, detail, expected) = match refused {
+            Refused::Full { ahead, expected } => {
+                let detail = format!("{ahead} requests are waiting already");
+                (&self.counters.queue_full, detail, expected)
+            }
+            Refused::TooLate { expected } => {
+                let detail = format!("its turn would come in {expected:?}, after its deadline");
+                (&self.counters.no_time, detail, expected)
+            }
+            Refused::NotInTime { expected } => {
+                let detail = format!("its turn did not come in {deadline:?}");
+                (&self.counters.no_time, detail, expected)
+            }
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        held_back(detail, expected)
+    }
+
+    /// What [`Limited::ask`] would say at once, without a place taken.
+    fn refuses_now(&self, lane: Lane, deadline: Duration) -> Option<OriginError> {
+        if let Some(away) = self.breaker().refuses(Instant::now().into_std()) {
+            return Some(self.circuit_open(away));
+        }
+        let refuses = |line: &Line| line.refuses(deadline, self.service());
+        let refused = match lane {
+            Lane::Interactive => refuses(&self.line),
+            Lane::Background => refuses(&self.background).or_else(|| refuses(&self.line)),
+            // A guess is refused by what it finds when it is its turn.
+            Lane::Speculative => None,
+        };
+        Some(self.refused(refused?, deadline))
     }
 
     fn learn(&self, took: Duration) {
@@ -285,6 +307,12 @@ impl<O: Origin> Origin for Limited<O> {
             end.count(&result);
             result
         })
+    }
+
+    fn refuses(&self, lane: Lane, deadline: Duration) -> Option<OriginError> {
+        let error = self.refuses_now(lane, deadline)?;
+        self.counters.errors[error.kind.index()].fetch_add(1, Ordering::Relaxed);
+        Some(error)
     }
 }
 

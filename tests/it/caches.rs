@@ -1,6 +1,7 @@
 //! The look-up over memory, disk and origin, driven through its own interface: freshness, collapse,
 //! failure, purge; and at the end against a reference model.
 
+mod overload;
 mod purge;
 mod speculation;
 

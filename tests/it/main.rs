@@ -31,6 +31,7 @@ mod embedded_sts;
 mod endings;
 mod events;
 mod hostile;
+mod hot_path;
 mod house;
 #[cfg(feature = "demo")]
 mod iam_policy;

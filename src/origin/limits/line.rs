@@ -53,7 +53,29 @@ impl Line {
             return Ok(slot);
         }
         let place = Waiting::join(&self.waiting);
-        let ahead = place.ahead;
+        let expected = self.admit(place.ahead, deadline, service)?;
+        // The semaphore is never closed: what fails is the wait.
+        match timeout(deadline, self.slots.acquire()).await {
+            Ok(Ok(slot)) => Ok(slot),
+            _ => Err(Refused::NotInTime { expected }),
+        }
+    }
+
+    /// Whether who came now would get no place, without taking one.
+    pub(super) fn refuses(&self, deadline: Duration, service: Duration) -> Option<Refused> {
+        if self.slots.available_permits() > 0 {
+            return None;
+        }
+        self.admit(self.waiting(), deadline, service).err()
+    }
+
+    /// Whether one with this many ahead may wait, and how long it will.
+    fn admit(
+        &self,
+        ahead: usize,
+        deadline: Duration,
+        service: Duration,
+    ) -> Result<Duration, Refused> {
         let expected = self.expected_wait(ahead, service);
         if ahead >= self.queue {
             return Err(Refused::Full { ahead, expected });
@@ -61,11 +83,7 @@ impl Line {
         if expected >= deadline {
             return Err(Refused::TooLate { expected });
         }
-        // The semaphore is never closed: what fails is the wait.
-        match timeout(deadline, self.slots.acquire()).await {
-            Ok(Ok(slot)) => Ok(slot),
-            _ => Err(Refused::NotInTime { expected }),
-        }
+        Ok(expected)
     }
 
     /// How many slots there are.

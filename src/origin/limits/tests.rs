@@ -95,6 +95,40 @@ async fn a_full_queue_holds_back_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_full_queue_is_told_before_anything_is_begun_and_counted_once() {
+    let origin = limited(1, 1);
+    origin.inner().fail_always(Fault::Hang);
+    let refuses = |lane| origin.refuses(lane, 10 * SECOND).map(|error| error.kind);
+    assert_eq!(refuses(Lane::Interactive), None, "there is a slot");
+    let _first = spawn(&origin, 10 * SECOND);
+    settle().await;
+    assert_eq!(refuses(Lane::Interactive), None, "there is a place");
+    let _second = spawn(&origin, 10 * SECOND);
+    settle().await;
+    let held_back = Some(OriginErrorKind::HeldBack);
+    assert_eq!(refuses(Lane::Interactive), held_back);
+    let stats = origin.stats();
+    let errors = stats.errors[OriginErrorKind::HeldBack.index()];
+    assert_eq!((stats.queue_full, errors, stats.waiting), (1, 1, 1));
+    assert_eq!(origin.inner().calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_circuit_is_told_before_anything_is_begun() {
+    let origin = limited(4, 10);
+    let unreachable = Fault::error(OriginErrorKind::Unreachable);
+    origin.inner().fail_always(unreachable);
+    for _ in 0..10 {
+        assert!(origin.refuses(Lane::Interactive, SECOND).is_none());
+        let _ = origin.fetch(request(SECOND)).await;
+    }
+    let refused = origin.refuses(Lane::Interactive, SECOND).unwrap();
+    assert_eq!(refused.kind, OriginErrorKind::HeldBack);
+    assert!(refused.retry_after.is_some());
+    assert_eq!(origin.stats().circuit_open, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_waits_longer_than_their_deadline() {
     let origin = limited(1, 10);
     origin.inner().fail_always(Fault::Hang);

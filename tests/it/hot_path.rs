@@ -1,0 +1,248 @@
+//! What a hit costs, counted: instructions and allocations of `App::handle`, by callgrind, in the profile that tests
+//! have. It guards against a step back, on any machine and in any weather; how fast a hit is, `--bench handle` and
+//! `--bench speed` tell.
+//!
+//! A child of this very program answers prepared requests under valgrind, which writes a profile for each kind.
+//! Without valgrind nothing is counted, and that is said.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::pin::pin;
+use std::process::Command;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::header::{ACCEPT, COOKIE, HOST, IF_NONE_MATCH, USER_AGENT};
+use http::{HeaderName, HeaderValue, Request, StatusCode, Uri};
+use http_body_util::Empty;
+use tilekeep::app::{App, Provided};
+use tilekeep::clock::Clock;
+use tilekeep::origin::failing::MemoryOrigin;
+use tilekeep::tile::{Scale, TileCoord, TileFormat};
+
+use crate::support::{START, claims, config, keys, spec, token};
+
+/// The bounds: instructions and allocations a request, unoptimised. **Lower them when the hot path gets shorter**; raise
+/// them only for something that is worth it, and say so in the commit. Counts differ by a percent or two from one
+/// compiler to the next, so the bound stands some five percent above what was counted.
+const BOUNDS: [Bound; 2] = [
+    Bound {
+        kind: Kind::Hit,
+        instructions: 56_500,
+        allocations: 9.1,
+    },
+    Bound {
+        kind: Kind::NotModified,
+        instructions: 47_800,
+        allocations: 7.1,
+    },
+];
+
+/// How many more instructions a hit may cost whose body is a hundred times as long and whose request has sixteen more
+/// headers: they are walked over. Copying that body takes 1,900, whatever the machine does at a time.
+const FOR_SIZE: u64 = 1200;
+
+struct Bound {
+    kind: Kind,
+    instructions: u64,
+    allocations: f64,
+}
+
+/// Tells the child where to write.
+const FOLDER: &str = "TILEKEEP_COUNT_HITS";
+const REQUESTS: usize = 200;
+const SMALL: usize = 600;
+const LARGE: usize = 60_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Hit,
+    /// A long body and many headers.
+    Large,
+    NotModified,
+}
+
+/// In the order in which the child goes through them.
+const KINDS: [Kind; 3] = [Kind::Hit, Kind::Large, Kind::NotModified];
+
+#[test]
+fn a_hit_costs_no_more_than_it_did_and_no_more_for_a_longer_body() {
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        println!("NOT COUNTED: there is no valgrind here (apt-get install valgrind)");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let counted = Command::new("valgrind")
+        .args(["--tool=callgrind", "--dump-before=*hot_path*begins*"])
+        .arg(format!(
+            "--callgrind-out-file={}",
+            folder.path().join("out").display()
+        ))
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "hot_path::answers_for_callgrind", "--ignored"])
+        .arg("--test-threads=1")
+        .env(FOLDER, folder.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&counted.stderr);
+    assert!(counted.status.success(), "{said}");
+    let costs: Vec<Cost> = (0..KINDS.len())
+        // The first profile is what came before the first kind began.
+        .map(|nth| Cost::read(&folder.path().join(format!("out.{}", nth + 2))))
+        .collect();
+    for (kind, cost) in KINDS.iter().zip(&costs) {
+        println!("{kind:?}: {cost:?}");
+    }
+    for bound in BOUNDS {
+        let nth = KINDS.iter().position(|kind| *kind == bound.kind).unwrap();
+        let cost = &costs[nth];
+        assert!(
+            cost.instructions <= bound.instructions && cost.allocations <= bound.allocations,
+            "{:?} costs {cost:?}; at most {} instructions and {} allocations are allowed. What has become dearer? \
+             `callgrind_annotate` tells; the bounds are in tests/it/hot_path.rs",
+            bound.kind,
+            bound.instructions,
+            bound.allocations
+        );
+        if cost.instructions * 10 < bound.instructions * 9 {
+            println!("{:?} costs less than it did: lower its bound", bound.kind);
+        }
+    }
+    let (small, large) = (&costs[0], &costs[1]);
+    assert!(
+        large.instructions <= small.instructions + FOR_SIZE,
+        "a long body and many headers cost: {large:?}, and {small:?} without"
+    );
+    assert!(
+        large.allocations <= small.allocations,
+        "a long body or many headers allocate: {large:?}, and {small:?} without"
+    );
+}
+
+/// Of one request.
+#[derive(Debug)]
+struct Cost {
+    instructions: u64,
+    allocations: f64,
+}
+
+impl Cost {
+    /// Callgrind's format: `totals:` is all instructions; `cfn=` names who is called, `calls=` behind it how often.
+    /// A name stands in full where it is first used, `(id) name`, and as `(id)` from then on.
+    fn read(profile: &Path) -> Self {
+        let text = fs::read_to_string(profile).unwrap();
+        let (mut names, mut called) = (HashMap::new(), "");
+        let (mut instructions, mut allocations) = (0, 0);
+        for line in text.lines() {
+            if let Some(all) = line.strip_prefix("totals: ") {
+                instructions = all.parse::<u64>().unwrap();
+            } else if let Some((what, function)) = line.split_once("fn=") {
+                let (id, name) = function.split_once(')').unwrap();
+                if !name.is_empty() {
+                    names.insert(id, name.trim());
+                }
+                if what == "c" {
+                    called = names[id];
+                }
+            } else if let Some(calls) = line.strip_prefix("calls=")
+                && ["malloc", "calloc", "realloc", "posix_memalign"].contains(&called)
+            {
+                let times = calls.split(' ').next().unwrap();
+                allocations += times.parse::<u32>().unwrap();
+            }
+        }
+        assert!(instructions > 0, "{}: no totals", profile.display());
+        Self {
+            instructions: instructions / REQUESTS as u64,
+            allocations: f64::from(allocations) / REQUESTS as f64,
+        }
+    }
+}
+
+/// Where a kind begins; callgrind knows it by its name.
+#[inline(never)]
+fn begins(kind: Kind) {
+    std::hint::black_box(kind);
+}
+
+#[test]
+#[ignore = "run under valgrind, by the test above"]
+fn answers_for_callgrind() {
+    assert!(std::env::var_os(FOLDER).is_some(), "run by the test above");
+    // Nothing runs beside it: what a fill needs is over when it has been answered.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let (app, cookie) = runtime.block_on(start());
+    let get = |kind| {
+        let large = u32::from(kind == Kind::Large);
+        let uri: Uri = format!("/world/1/{large}/0.png").parse().unwrap();
+        let mut request = Request::new(Empty::<Bytes>::new());
+        *request.uri_mut() = uri;
+        let headers = request.headers_mut();
+        headers.insert(HOST, HeaderValue::from_static("localhost"));
+        headers.insert(COOKIE, cookie.clone());
+        headers.insert(ACCEPT, HeaderValue::from_static("image/png,*/*"));
+        headers.insert(USER_AGENT, HeaderValue::from_static("a browser"));
+        for n in 0..16 * large {
+            let name = HeaderName::try_from(format!("sec-ch-{n}")).unwrap();
+            headers.insert(name, HeaderValue::from_static("?0"));
+        }
+        request
+    };
+    let peer = ([127, 0, 0, 1], 40_000).into();
+    let mut prepared = Vec::new();
+    for kind in KINDS {
+        let filled = runtime.block_on(app.handle(peer, get(kind)));
+        assert_eq!(filled.status(), StatusCode::OK);
+        let mut request = get(kind);
+        if kind == Kind::NotModified {
+            let etag = filled.headers()["etag"].clone();
+            request.headers_mut().insert(IF_NONE_MATCH, etag);
+        }
+        // The first hit finds things cold.
+        let again = runtime.block_on(app.handle(peer, request.clone()));
+        assert_ne!(again.status().is_success(), kind == Kind::NotModified);
+        prepared.push((kind, vec![request; REQUESTS]));
+    }
+    let context = &mut Context::from_waker(Waker::noop());
+    for (kind, requests) in prepared {
+        begins(kind);
+        for request in requests {
+            let Poll::Ready(answer) = pin!(app.handle(peer, request)).poll(context) else {
+                panic!("a hit waited");
+            };
+            std::hint::black_box(answer);
+        }
+    }
+    begins(Kind::Hit);
+}
+
+/// A server that holds two tiles, and the cookie of somebody who may see them.
+async fn start() -> (App, HeaderValue) {
+    let config = config([spec("world", TileFormat::Png)]);
+    let origin = MemoryOrigin::new();
+    for (x, length) in [(0, SMALL), (1, LARGE)] {
+        let coord = TileCoord::new(1, x, 0).unwrap();
+        let tileset = &config.tilesets[0].tileset;
+        origin.put(
+            tileset,
+            coord,
+            Scale::One,
+            vec![0x5a; length],
+            Some(1_700_000_000),
+        );
+    }
+    let provided = Provided {
+        keys: Some(keys()),
+        origin: Some(Arc::new(origin)),
+        clock: Clock::manual(START),
+        ..Provided::default()
+    };
+    let app = App::start(config, provided).await.unwrap();
+    let cookie = format!("tilekeep_session={}", token(&claims()));
+    (app, HeaderValue::try_from(cookie).unwrap())
+}
