@@ -17,6 +17,7 @@
 
 mod answer;
 mod body;
+mod brief;
 mod lean;
 mod range;
 mod retry;

@@ -8,6 +8,7 @@
 //! - The endpoint: the rules are evaluated twice a request (once to choose a signature), and the SDK's own memory
 //!   of one result is keyed by everything, the object's key too, which no rule looks at. Here it is a bucket's.
 //! - The signature's kind, which follows from the endpoint.
+//! - The response's head: of the forty fields that the SDK looks for, the five that are wanted (`brief`).
 //! - Headers that describe the SDK and the attempt (`x-amz-user-agent`, `amz-sdk-invocation-id`, `amz-sdk-request`):
 //!   composed, sorted and signed for each request, read by nobody; one constant `User-Agent` takes their place, by
 //!   which an operator finds us in the bucket's access log.
@@ -30,7 +31,10 @@ use aws_sdk_s3::error::BoxError;
 use aws_smithy_runtime_api::client::auth::{AuthSchemeOption, AuthSchemeOptionsFuture};
 use aws_smithy_runtime_api::client::endpoint::{EndpointFuture, EndpointResolverParams};
 use aws_smithy_runtime_api::client::interceptors::{disable_interceptor, dyn_dispatch_hint};
+use aws_smithy_runtime_api::client::ser_de::SharedResponseDeserializer;
 use aws_smithy_types::endpoint::Endpoint;
+
+use super::brief::Brief;
 
 /// Who asks.
 const USER_AGENT: &str = concat!("tilekeep/", env!("CARGO_PKG_VERSION"), " aws-sdk-rust");
@@ -40,7 +44,7 @@ pub(super) fn lean(config: Builder) -> Builder {
     let mut config = config
         .endpoint_resolver(Endpoints::default())
         .auth_scheme_resolver(Signatures::default());
-    config.push_interceptor(SharedInterceptor::permanent(Plain));
+    config.push_interceptor(SharedInterceptor::permanent(Plain(Brief::new())));
     config
 }
 
@@ -121,9 +125,9 @@ impl ResolveAuthScheme for Signatures {
     }
 }
 
-/// Says who asks in one constant line.
+/// Says who asks in one constant line, and reads no more of an answer than is wanted.
 #[derive(Debug)]
-struct Plain;
+struct Plain(Brief);
 
 #[dyn_dispatch_hint]
 impl Intercept for Plain {
@@ -141,6 +145,7 @@ impl Intercept for Plain {
         state.store_put(disable_interceptor::<UserAgentInterceptor>(WHY));
         state.store_put(disable_interceptor::<InvocationIdInterceptor>(WHY));
         state.store_put(disable_interceptor::<RequestInfoInterceptor>(WHY));
+        state.store_put(SharedResponseDeserializer::new(self.0.clone()));
         Ok(())
     }
 
