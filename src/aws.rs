@@ -280,6 +280,7 @@ impl Aws {
         let keys = self.keys_of(role, reads)?;
         Ok(config
             .credentials_provider(keys.clone())
+            .identity_cache(keys.clone())
             .interceptor(HearRefusals(keys)))
     }
 

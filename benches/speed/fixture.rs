@@ -169,7 +169,8 @@ fn index(z: u8, x: u32, y: u32) -> usize {
     before + x as usize * (1 << z) + y as usize
 }
 
-fn tokens() -> Vec<String> {
+/// A thousand people's.
+pub fn tokens() -> Vec<String> {
     let keys = KeyRing::new(vec![KeySettings {
         id: "bench".into(),
         material: KeyMaterial::Hs256 {

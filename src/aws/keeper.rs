@@ -6,9 +6,9 @@
 //! handed out.
 //! Left out on purpose: how a source is asked (`source`), what S3 thinks of the keys (`refusal`).
 //!
-//! The seam of the SDK: a provider that answers from memory under `IdentityCache::no_cache()`. It
-//! costs a request to S3 some small allocations for the SDK's `Identity`, which beside the request
-//! are nothing; an identity cache of our own would save them and have to know the SDK's partitions.
+//! The seams of the SDK: a provider that answers from memory, for whoever asks STS, and for clients of S3 an
+//! identity cache that answers with the same keys in the SDK's own wrapping, made once. It knows nothing of the
+//! SDK's partitions, so a client has one for its own keeper alone.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +18,11 @@ use std::time::{Duration, SystemTime};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
+use aws_smithy_runtime_api::client::identity::{
+    Identity, IdentityFuture, ResolveCachedIdentity, SharedIdentityResolver,
+};
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::config_bag::ConfigBag;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
@@ -39,6 +44,8 @@ struct Cell {
 #[derive(Debug, Clone)]
 struct Held {
     credentials: Credentials,
+    /// The same, as the SDK's signer takes them.
+    identity: Identity,
     lease: Lease,
 }
 
@@ -111,15 +118,22 @@ impl Kept {
 
     /// The keys, at once; only the very first answer is waited for.
     pub(super) async fn keys(&self) -> Result<Credentials, NoKeys> {
+        self.answered().await;
+        self.held(|held| held.credentials.clone())
+    }
+
+    async fn answered(&self) {
         if !self.cell.borrow().asked {
             self.first_answer().await;
         }
+    }
+
+    /// Something of the keys that are held, if they are good.
+    fn held<T>(&self, part: impl FnOnce(&Held) -> T) -> Result<T, NoKeys> {
         let cell = self.cell.borrow();
         let now = self.shared.clock.now();
         match &cell.held {
-            Some(held) if held.lease.is_good(&self.shared.timing, now) => {
-                Ok(held.credentials.clone())
-            }
+            Some(held) if held.lease.is_good(&self.shared.timing, now) => Ok(part(held)),
             held => Err(self.no_keys(held.as_ref(), cell.trouble.as_deref(), now)),
         }
     }
@@ -217,6 +231,21 @@ impl ProvideCredentials for Kept {
     }
 }
 
+impl ResolveCachedIdentity for Kept {
+    fn resolve_cached_identity<'a>(
+        &'a self,
+        _: SharedIdentityResolver,
+        _: &'a RuntimeComponents,
+        _: &'a ConfigBag,
+    ) -> IdentityFuture<'a> {
+        IdentityFuture::new(async {
+            self.answered().await;
+            let held = self.held(|held| held.identity.clone());
+            Ok(held.map_err(CredentialsError::provider_error)?)
+        })
+    }
+}
+
 impl Shared {
     fn new(name: &str, timing: Timing, clock: Clock) -> Self {
         Self {
@@ -244,6 +273,7 @@ impl Held {
                 expires,
                 jitter,
             },
+            identity: credentials.clone().into(),
             credentials,
         }
     }

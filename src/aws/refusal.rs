@@ -7,6 +7,7 @@ use aws_sdk_s3::config::interceptors::FinalizerInterceptorContextRef;
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::{BoxError, ProvideErrorMetadata as _};
 use aws_sdk_s3::operation::get_object::GetObjectError;
+use aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint;
 
 use super::keeper::Kept;
 
@@ -14,6 +15,7 @@ use super::keeper::Kept;
 #[derive(Debug)]
 pub(super) struct HearRefusals(pub(super) Kept);
 
+#[dyn_dispatch_hint]
 impl Intercept for HearRefusals {
     fn name(&self) -> &'static str {
         "HearRefusals"

@@ -17,6 +17,8 @@
 
 mod answer;
 mod body;
+mod brief;
+mod lean;
 mod range;
 mod retry;
 
@@ -28,6 +30,7 @@ use std::time::Duration;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::{ResponseChecksumValidation, SharedInterceptor};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use tokio::time::{Instant, timeout};
 
@@ -44,9 +47,9 @@ pub const MAX_OBJECT_BYTES: u64 = 64 << 20;
 
 /// The origin that reads from S3, or from a server that speaks its API.
 pub struct S3Origin {
-    client: Client,
-    /// Clients of tilesets that have a role of their own.
-    by_tileset: HashMap<Box<str>, Client>,
+    clients: Clients,
+    /// Those of tilesets that have a role of their own.
+    by_tileset: HashMap<Box<str>, Clients>,
     max_object: u64,
     budget: RetryBudget,
     jitter: Jitter,
@@ -65,7 +68,7 @@ impl S3Origin {
     /// An origin over this client (see [`crate::aws::Aws::s3_client`]).
     pub fn new(client: &Client) -> Self {
         Self {
-            client: for_tiles(client),
+            clients: Clients::new(client),
             by_tileset: HashMap::new(),
             max_object: MAX_OBJECT_BYTES,
             budget: RetryBudget::default(),
@@ -77,7 +80,8 @@ impl S3Origin {
     /// Reads this tileset with a client of its own: another role, another account.
     #[must_use]
     pub fn with_tileset_client(mut self, tileset: &str, client: &Client) -> Self {
-        self.by_tileset.insert(tileset.into(), for_tiles(client));
+        let clients = Clients::new(client);
+        self.by_tileset.insert(tileset.into(), clients);
         self
     }
 
@@ -96,7 +100,7 @@ impl S3Origin {
     async fn get(&self, request: OriginRequest) -> Result<OriginReply, OriginError> {
         let place = request.tileset.place();
         let get = Get {
-            client: self.client_of(request.tileset.name()),
+            client: &self.clients_of(request.tileset.name()).whole,
             bucket: &place.bucket,
             key: place.key.key(request.coord, request.scale),
             validator: request.validator.as_ref(),
@@ -108,8 +112,8 @@ impl S3Origin {
         self.in_time(&get, request.deadline).await
     }
 
-    fn client_of(&self, tileset: &str) -> &Client {
-        self.by_tileset.get(tileset).unwrap_or(&self.client)
+    fn clients_of(&self, tileset: &str) -> &Clients {
+        self.by_tileset.get(tileset).unwrap_or(&self.clients)
     }
 
     /// Tries until it succeeds, is not worth another try, or the deadline is over.
@@ -158,14 +162,27 @@ impl S3Origin {
     }
 }
 
-/// The same client (credentials, connections, caches), without retries and with a check of framing.
-fn for_tiles(client: &Client) -> Client {
-    let config = client
-        .config()
-        .to_builder()
-        .retry_config(RetryConfig::disabled())
-        .interceptor(body::RefuseUnframed);
-    Client::from_conf(config.build())
+/// The client that was given (its credentials, its connections), for one purpose each. They are made once: the
+/// SDK looks at its whole configuration for every client that is made.
+struct Clients {
+    /// Asks for whole objects: without retries, with a check of framing, and without what the SDK would do again
+    /// for each of them.
+    whole: Client,
+    /// Asks for parts of objects, of which a checksum says nothing (`range`).
+    part: Client,
+}
+
+impl Clients {
+    fn new(client: &Client) -> Self {
+        let config = client.config().to_builder();
+        let mut config = lean::lean(config).retry_config(RetryConfig::disabled());
+        config.push_interceptor(SharedInterceptor::permanent(body::RefuseUnframed));
+        let whole = Client::from_conf(config.build());
+        let config = whole.config().to_builder();
+        let config = config.response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+        let part = Client::from_conf(config.build());
+        Self { whole, part }
+    }
 }
 
 impl Origin for S3Origin {

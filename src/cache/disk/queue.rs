@@ -17,6 +17,9 @@ use super::stats::SkipReason;
 const MAX_OPS: usize = 16 * 1024;
 const BATCH_OPS: usize = 1024;
 const BATCH_BYTES: u64 = 1 << 20;
+/// How long the writer lets a batch gather: else misses at the pace of people wake it for every tile, and each of them
+/// pays for two switches of threads and a write. Who looks for a tile meanwhile finds it in the queue.
+const GATHER: Duration = Duration::from_millis(5);
 
 /// One thing to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,6 +51,8 @@ struct Inner {
     bytes: u64,
     /// Set while the writer works on what it took.
     busy: bool,
+    /// Whether the writer waits for more to come.
+    gathering: bool,
     /// Invalidations wait to be synced.
     sync: bool,
     backing_off: bool,
@@ -146,11 +151,31 @@ impl Queue {
     }
 
     fn wake(&self, inner: MutexGuard<'_, Inner>) {
-        let wake = !inner.busy;
+        let wake = !inner.busy && (!inner.gathering || self.is_urgent(&inner));
         drop(inner);
         if wake {
             self.work.notify_one();
         }
+    }
+
+    /// Whether what is queued should not wait for more.
+    fn is_urgent(&self, inner: &Inner) -> bool {
+        inner.sync
+            || inner.closing.is_some()
+            || inner.ops.len() >= BATCH_OPS
+            || inner.bytes >= BATCH_BYTES.min(self.max_bytes / 2)
+            || matches!(inner.ops.front(), Some(Op::Drop(_)))
+    }
+
+    /// Lets more come to what is queued.
+    fn gather<'a>(&'a self, mut inner: MutexGuard<'a, Inner>) -> MutexGuard<'a, Inner> {
+        inner.gathering = true;
+        let waited = self
+            .work
+            .wait_timeout_while(inner, GATHER, |inner| !self.is_urgent(inner));
+        inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+        inner.gathering = false;
+        inner
     }
 
     /// For the writer: waits for work, at most until `until`.
@@ -180,6 +205,9 @@ impl Queue {
                     .wait(inner)
                     .unwrap_or_else(PoisonError::into_inner),
             };
+        }
+        if !inner.ops.is_empty() {
+            inner = self.gather(inner);
         }
         inner.busy = true;
         let mut batch = Vec::new();

@@ -8,6 +8,7 @@ use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::primitives::ByteStream;
+use aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint;
 use bytes::Bytes;
 
 use super::Get;
@@ -99,6 +100,7 @@ pub(super) struct RefuseUnframed;
 )]
 pub(super) struct Unframed;
 
+#[dyn_dispatch_hint]
 impl Intercept for RefuseUnframed {
     fn name(&self) -> &'static str {
         "RefuseUnframed"

@@ -9,8 +9,6 @@
 
 use std::ops::Range;
 
-use aws_sdk_s3::Client;
-use aws_sdk_s3::config::ResponseChecksumValidation;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 
 use super::answer::{self, Failure, Said};
@@ -21,9 +19,8 @@ use crate::origin::{OriginError, OriginErrorKind, OriginValidator};
 impl RangeSource for S3Origin {
     fn read(&self, request: RangeRequest) -> RangeFuture<'_> {
         Box::pin(async move {
-            let client = self.client_of(request.tileset.name());
             let get = Get {
-                client: &without_checksums(client),
+                client: &self.clients_of(request.tileset.name()).part,
                 bucket: &request.tileset.place().bucket,
                 key: request.key,
                 validator: request.unless.as_ref(),
@@ -50,15 +47,6 @@ impl Attempt for PartOf<'_> {
     fn once(&self) -> impl Future<Output = Result<RangeReply, Failure>> + Send {
         self.0.part()
     }
-}
-
-/// The same client (credentials, connections, caches): this copies pointers.
-fn without_checksums(client: &Client) -> Client {
-    let config = client
-        .config()
-        .to_builder()
-        .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
-    Client::from_conf(config.build())
 }
 
 impl Get<'_> {
