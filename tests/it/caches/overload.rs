@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tilekeep::cache::{CacheStatus, DiskSettings, DiskTier, MemoryTier};
+use tilekeep::cache::{CacheStatus, DiskSettings, DiskTier, Guesses, MemoryTier};
 use tilekeep::metrics::OriginOutcome;
 use tilekeep::origin::failing::{Fault, Gate};
 use tilekeep::origin::limits::LimitSettings;
@@ -44,7 +44,11 @@ async fn full(world: &World) -> (Gate, Vec<tokio::task::JoinHandle<()>>) {
 
 #[tokio::test]
 async fn what_the_origin_has_no_room_for_is_refused_without_a_fill() {
-    let world = World::over(Some(MemoryTier::new(16 << 20)), None, Some(TIGHT()));
+    let world = World::over(
+        Some(MemoryTier::new(16 << 20)),
+        None,
+        Some((TIGHT(), Guesses::of(&[]))),
+    );
     world.put(1, "one");
     let (gate, asking) = full(&world).await;
     for lane in [Lane::Interactive, Lane::Background] {
@@ -80,7 +84,7 @@ async fn what_is_held_is_served_however_full_the_origin_is() {
         capacity: 64 << 20,
     };
     let disk = DiskTier::open(settings).unwrap();
-    let limits = Some(TIGHT());
+    let limits = Some((TIGHT(), Guesses::of(&[])));
     let world = World::over(Some(MemoryTier::new(16 << 20)), Some(disk), limits);
     world.put(1, "one");
     world.got(1).await;
