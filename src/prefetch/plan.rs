@@ -73,11 +73,11 @@ impl Plan {
                 .iter()
                 .fold(0, |sum: u64, (_, tiles)| sum.saturating_add(*tiles));
             legs.push(Arc::new(Leg {
+                tileset,
+                cover,
                 count,
                 counts,
-                cover,
                 zooms,
-                tileset,
             }));
         }
         Self {

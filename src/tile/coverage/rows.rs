@@ -81,9 +81,9 @@ mod tests {
 
     #[test]
     fn edges_across_the_whole_map_are_kept_in_a_few_places() {
-        let long = 20_000;
-        let rows = Rows::new(long, (0..long).map(|i| (i as f64 * 1e-9, 0.999)));
+        let long = (0..20_000u32).map(|i| (f64::from(i) * 1e-9, 0.999));
+        let rows = Rows::new(20_000, long);
         let kept: usize = rows.nodes.iter().map(Vec::len).sum();
-        assert!(kept < long * 24, "{kept}");
+        assert!(kept < 20_000 * 24, "{kept}");
     }
 }

@@ -153,15 +153,14 @@ impl Walk {
             let known = self.cover.count_at_once(&node, &mut |_, tiles| {
                 below = below.saturating_add(tiles);
             });
-            match known {
-                true if below <= count => count -= below,
-                _ => {
-                    if self.cover.has(node.coord) {
-                        count -= 1;
-                    }
-                    self.stack
-                        .extend(children(&self.cover, &node).into_iter().rev());
+            if known && below <= count {
+                count -= below;
+            } else {
+                if self.cover.has(node.coord) {
+                    count -= 1;
                 }
+                self.stack
+                    .extend(children(&self.cover, &node).into_iter().rev());
             }
         }
     }
