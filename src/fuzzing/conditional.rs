@@ -56,7 +56,7 @@ pub(super) fn run(data: &[u8]) {
 /// what is no list.
 fn listed(list: &[u8]) -> Option<bool> {
     let list = list.trim_ascii();
-    if list.iter().any(|b| *b == b'*') && list.iter().all(|b| b"*, \t".contains(b)) {
+    if list.contains(&b'*') && list.iter().all(|b| b"*, \t".contains(b)) {
         // A star among empty members is let pass as a star, or is nonsense.
         return (list == b"*").then_some(true);
     }

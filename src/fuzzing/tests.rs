@@ -57,7 +57,7 @@ fn unescape(word: &str) -> Vec<u8> {
     bytes
 }
 
-/// Chance that is always the same (SplitMix64).
+/// Chance that is always the same (`SplitMix64`).
 struct Chance(u64);
 
 impl Chance {

@@ -134,7 +134,7 @@ async fn what_is_pipelined_is_answered_in_order_up_to_the_first_nonsense() {
         let _ = writing.shutdown().await;
     };
     let mut read = Vec::new();
-    let mut buffer = [0; 1 << 16];
+    let mut buffer = [0; 1 << 13];
     let read_all = async {
         while let Ok(n) = reading.read(&mut buffer).await {
             if n == 0 {

@@ -68,8 +68,8 @@ async fn what_is_no_http_is_refused_or_closed() {
     let shapes: [(&str, &[u8]); 18] = [
         ("nothing", b""),
         ("a NUL", b"\0"),
-        ("zeros", &[0; 70_000]),
-        ("ones", &[0xff; 70_000]),
+        ("zeros", &vec![0; 70_000]),
+        ("ones", &vec![0xff; 70_000]),
         (
             "a TLS greeting",
             b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03",

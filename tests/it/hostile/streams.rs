@@ -8,7 +8,7 @@ use super::{honest, server, unharmed};
 
 const TILE: &str = "/world/0/0/0.png";
 const WHOLE: u8 = END_HEADERS | END_STREAM;
-/// ENHANCE_YOUR_CALM (RFC 9113 §7).
+/// `ENHANCE_YOUR_CALM` (RFC 9113 §7).
 const CALM: u32 = 11;
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
 
@@ -165,7 +165,11 @@ async fn frames_that_cannot_be_end_the_connection() {
         ),
         (
             "the longest frame",
-            [&[0xff, 0xff, 0xff, DATA, 0, 0, 0, 0, 1][..], &[0; 70_000]].concat(),
+            [
+                &[0xff, 0xff, 0xff, DATA, 0, 0, 0, 0, 1][..],
+                &vec![0; 70_000],
+            ]
+            .concat(),
         ),
         (
             "CONTINUATION alone",
@@ -337,7 +341,7 @@ async fn header_lists_that_grow_out_of_little_are_refused() {
                 !seen.statuses().contains(&200),
                 "{name}: {:?}",
                 seen.statuses()
-            )
+            );
         });
         honest(&server).await;
     }
