@@ -103,13 +103,13 @@ fn empty(name: &str, times: u32, environment: &[(&str, &str)]) {
     let (mut health, mut tile) = (Vec::new(), Vec::new());
     for _ in 0..times {
         let folder = tempfile::tempdir().unwrap();
-        let server = Server::start(folder.path(), "", environment);
-        health.push(server.first("/healthz", |answer| answer.starts_with("HTTP/1.1 200")));
-        // One that was not asked anything before.
-        let server = Server::start(folder.path(), "", environment);
-        tile.push(server.first("/world/1/0/0.png", |answer| {
-            answer.starts_with("HTTP/1.1 401")
-        }));
+        // Each by a server that was asked nothing before, and ends before the next begins.
+        let first = |path, status: &str| {
+            let server = Server::start(folder.path(), "", environment);
+            server.first(path, |answer| answer.starts_with(status))
+        };
+        health.push(first("/healthz", "HTTP/1.1 200"));
+        tile.push(first("/world/1/0/0.png", "HTTP/1.1 401"));
     }
     row(&format!("{name}: /healthz"), health, "50");
     row(&format!("{name}: a tile, 401"), tile, "50");

@@ -111,7 +111,7 @@ impl World {
             ..Provided::default()
         };
         let server = support::start_with(config, provided).await;
-        Self { server, s3, clock }
+        Self { server, s3, clock }.asked_once().await
     }
 
     /// One that assumes a role.
@@ -133,7 +133,18 @@ impl World {
         };
         let config = configuration(&s3, false);
         let server = support::start_with(config, provided).await;
-        (Self { server, s3, clock }, imds)
+        (Self { server, s3, clock }.asked_once().await, imds)
+    }
+
+    /// Waits a moment for the first attempt's end, which the start itself does not wait for.
+    async fn asked_once(self) -> Self {
+        let patience = Instant::now() + Duration::from_secs(3);
+        while self.refreshes("refreshed").await + self.failures().await == 0
+            && Instant::now() < patience
+        {
+            sleep(Duration::from_millis(20)).await;
+        }
+        self
     }
 
     fn advance(&self, by: Duration) {
