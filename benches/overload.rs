@@ -86,19 +86,19 @@ struct Round {
 fn case(name: &str, latency: Duration, rounds: usize) {
     let bench = Bench::start(latency);
     bench.warm();
-    let capacity = (0..3).map(|_| bench.load(&bench.hits(None)).per_second());
+    let capacity = (0..3).map(|_| Bench::load(&bench.hits(None)).per_second());
     let capacity = middle(capacity.collect());
     println!(
         "\n{name}: a bucket of {AT_ONCE} x {latency:?}; hits answered at most: {capacity:.0}/s"
     );
     let mut seen = Vec::new();
     for round in 0..rounds {
-        let peak = bench.load(&bench.misses(None)).per_second();
-        let over = bench.load(&bench.misses(Some(2.0 * peak)));
-        let quiet = bench.load(&bench.hits(Some(capacity / 2.0)));
+        let peak = Bench::load(&bench.misses(None)).per_second();
+        let over = Bench::load(&bench.misses(Some(2.0 * peak)));
+        let quiet = Bench::load(&bench.hits(Some(capacity / 2.0)));
         let (beside, over_beside) = thread::scope(|scope| {
-            let misses = scope.spawn(|| bench.load(&bench.misses(Some(2.0 * peak))));
-            let hits = bench.load(&bench.hits(Some(capacity / 2.0)));
+            let misses = scope.spawn(|| Bench::load(&bench.misses(Some(2.0 * peak))));
+            let hits = Bench::load(&bench.hits(Some(capacity / 2.0)));
             (hits, misses.join().unwrap())
         });
         let now = Round {
@@ -223,7 +223,7 @@ impl Bench {
                 what: What::EachHitOnce,
                 ..self.hits(None)
             };
-            let done = self.load(&order);
+            let done = Self::load(&order);
             assert_eq!(done.others(), 0, "{done}");
         }
     }
@@ -247,7 +247,7 @@ impl Bench {
         }
     }
 
-    fn load(&self, order: &Order) -> Done {
+    fn load(order: &Order) -> Done {
         let nice = match order.what {
             What::Hits | What::EachHitOnce => -10,
             What::Misses => 5,

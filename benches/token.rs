@@ -106,7 +106,7 @@ fn token(sessions: &Sessions) -> String {
 fn busy(algorithm: Algorithm) -> (Sessions, String) {
     let sessions = sessions(algorithm);
     for _ in 0..10_000 {
-        sessions.authorize(&token(&sessions), NOW).expect("valid");
+        sessions.authorize(token(&sessions), NOW).expect("valid");
     }
     let token = token(&sessions);
     sessions.authorize(&token, NOW).expect("valid");
@@ -129,7 +129,7 @@ fn known_token_from_two_threads(bencher: Bencher, algorithm: Algorithm) {
 fn known_token_among_a_thousand_ended_sessions(bencher: Bencher) {
     let (sessions, kept) = busy(Algorithm::Hs256);
     for _ in 0..1_000 {
-        let session = sessions.authorize(&token(&sessions), NOW).expect("valid");
+        let session = sessions.authorize(token(&sessions), NOW).expect("valid");
         let later = NOW + Duration::from_hours(1);
         let ended = sessions
             .revocations()
@@ -206,7 +206,7 @@ fn unknown_token(bencher: Bencher, algorithm: Algorithm) {
 #[divan::bench(sample_size = 1000)]
 fn rights_of_a_tile(bencher: Bencher) {
     let sessions = sessions(Algorithm::Hs256);
-    let session: Arc<Session> = sessions.authorize(&token(&sessions), NOW).expect("valid");
+    let session: Arc<Session> = sessions.authorize(token(&sessions), NOW).expect("valid");
     let tile = TileAddress {
         z: 12,
         x: 2_144,

@@ -46,6 +46,10 @@ enum Phase {
 }
 
 #[derive(Debug, Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is set and asked by itself"
+)]
 struct Inner {
     ops: VecDeque<Op>,
     bytes: u64,
