@@ -52,7 +52,7 @@ struct Bound {
 
 /// Tells the child where to write.
 const FOLDER: &str = "TILEKEEP_COUNT_HITS";
-const REQUESTS: usize = 200;
+const REQUESTS: u32 = 200;
 const SMALL: usize = 600;
 const LARGE: usize = 60_000;
 
@@ -155,8 +155,8 @@ impl Cost {
         }
         assert!(instructions > 0, "{}: no totals", profile.display());
         Self {
-            instructions: instructions / REQUESTS as u64,
-            allocations: f64::from(allocations) / REQUESTS as f64,
+            instructions: instructions / u64::from(REQUESTS),
+            allocations: f64::from(allocations) / f64::from(REQUESTS),
         }
     }
 }
@@ -206,7 +206,7 @@ fn answers_for_callgrind() {
         // The first hit finds things cold.
         let again = runtime.block_on(app.handle(peer, request.clone()));
         assert_ne!(again.status().is_success(), kind == Kind::NotModified);
-        prepared.push((kind, vec![request; REQUESTS]));
+        prepared.push((kind, vec![request; REQUESTS as usize]));
     }
     let context = &mut Context::from_waker(Waker::noop());
     for (kind, requests) in prepared {

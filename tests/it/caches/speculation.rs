@@ -86,7 +86,7 @@ async fn a_view_that_is_zoomed_has_its_middles_children_fetched_and_one_that_is_
 async fn who_comes_long_after_the_parent_was_seen_does_not_zoom() {
     let world = with(4, &[GuessKind::Children], 16 << 20);
     look(&world, 3, (2, 2)).await;
-    world.clock.advance(Duration::from_secs(60));
+    world.clock.advance(Duration::from_mins(1));
     look(&world, 4, (6, 6)).await;
     let made = world.metrics.guesses.get(GuessKind::Children, Guess::Made);
     assert_eq!(made, 0);

@@ -214,12 +214,12 @@ impl Load {
                 .collect();
             let names: Vec<String> = changed.iter().map(|&i| load.tiles[i].name()).collect();
             let mut purges = vec![serde_json::json!({"tileset": "world", "tiles": names})];
-            if turn % 3 == 0 {
+            if turn.is_multiple_of(3) {
                 purges.push(
                     serde_json::json!({"tileset": "world", "minzoom": 6, "bbox": [-180, 0, 0, 85]}),
                 );
             }
-            if turn % 5 == 0 {
+            if turn.is_multiple_of(5) {
                 purges.push(serde_json::json!({"tileset": "world", "soft": true}));
             }
             for (number, purge) in purges.into_iter().enumerate() {

@@ -4,6 +4,7 @@
 //! half is at most 5 % and a constant above the median of the first half.
 
 use std::fmt;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -176,8 +177,9 @@ impl Watch {
                     format!("{x:.1},{y:.1}")
                 })
                 .collect();
-            svg += &format!(
-                "<text x=\"4\" y=\"{:.0}\">{name}: at most {:.1} {unit}</text><polyline fill=\"none\" stroke=\"#1a5fb4\" points=\"{}\"/>\n",
+            let _ = writeln!(
+                svg,
+                "<text x=\"4\" y=\"{:.0}\">{name}: at most {:.1} {unit}</text><polyline fill=\"none\" stroke=\"#1a5fb4\" points=\"{}\"/>",
                 top + 14.0,
                 highest as f64 / *divisor as f64,
                 points.join(" ")
