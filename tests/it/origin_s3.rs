@@ -380,7 +380,12 @@ async fn credentials_that_are_not_there_are_a_denial_that_says_which() {
     let none = provide_credentials_fn(|| async {
         Err(CredentialsError::not_loaded("no profile, no instance role"))
     });
-    let client = aws_sdk_s3::Client::from_conf(config.credentials_provider(none).build());
+    let client = aws_sdk_s3::Client::from_conf(
+        config
+            .identity_cache(aws_sdk_s3::config::IdentityCache::no_cache())
+            .credentials_provider(none)
+            .build(),
+    );
     let origin = S3Origin::new(&client);
     refused(
         &origin,

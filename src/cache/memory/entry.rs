@@ -124,9 +124,9 @@ impl Entry {
     }
 
     /// Counts that it was found; whether moka is to be told so. It hears of an entry's first times, by which it
-    /// tells what is asked for again from what is not, and then of one time in eight.
+    /// tells what is asked for again from what is not, and then of one time in eight: its sketch counts to fifteen.
     pub(super) fn is_to_be_told(&self) -> bool {
-        const FIRST: u8 = 4;
+        const FIRST: u8 = 16;
         const EVERY: u8 = 8;
         // Not one step: two who count at once may count one.
         let found = self.found.load(Ordering::Relaxed);
