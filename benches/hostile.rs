@@ -17,6 +17,8 @@
 )]
 
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
+#[path = "shared/binary.rs"]
+mod binary;
 #[path = "../tests/it/hostile/h2.rs"]
 mod h2;
 #[path = "hostile/hostility.rs"]
@@ -154,8 +156,7 @@ struct Server {
 impl Server {
     fn start() -> Self {
         let (address, admin) = (free(), free());
-        let own = env!("CARGO_BIN_EXE_tilekeep").to_owned();
-        let child = Command::new(env::var("TILEKEEP_BIN").unwrap_or(own))
+        let child = Command::new(binary::tilekeep())
             .arg("demo")
             .args(["--listen", &address.to_string()])
             .args(["--admin-listen", &admin.to_string()])

@@ -21,6 +21,8 @@
 )]
 
 #[allow(dead_code, reason = "shared with another bench, which uses all of it")]
+#[path = "shared/binary.rs"]
+mod binary;
 #[path = "speed/fixture.rs"]
 mod fixture;
 
@@ -102,10 +104,7 @@ fn servers() -> Vec<(String, PathBuf)> {
     let named = others
         .enumerate()
         .map(|(n, path)| (format!("other-{}", n + 1), path.into()));
-    let this = (
-        "tilekeep".to_owned(),
-        PathBuf::from(env!("CARGO_BIN_EXE_tilekeep")),
-    );
+    let this = ("tilekeep".to_owned(), binary::tilekeep());
     std::iter::once(this).chain(named).collect()
 }
 

@@ -30,6 +30,8 @@
     reason = "small numbers, and figures for people"
 )]
 
+#[path = "shared/binary.rs"]
+mod binary;
 #[path = "overload/bucket.rs"]
 mod bucket;
 #[path = "overload/load.rs"]
@@ -192,9 +194,7 @@ impl Bench {
         );
         fs::write(&config, text).unwrap();
         fs::write(folder.path().join("tokens"), tokens().join("\n")).unwrap();
-        let binary = env::var("TILEKEEP_BIN");
-        let binary = binary.unwrap_or_else(|_| env!("CARGO_BIN_EXE_tilekeep").to_owned());
-        let server = Command::new(binary)
+        let server = Command::new(binary::tilekeep())
             .args(["serve", "--config"])
             .arg(&config)
             .env("AWS_ACCESS_KEY_ID", "bench")

@@ -18,6 +18,8 @@
 )]
 
 #[allow(dead_code, reason = "shared with another bench, which uses all of it")]
+#[path = "shared/binary.rs"]
+mod binary;
 #[path = "speed/fixture.rs"]
 mod fixture;
 
@@ -33,7 +35,6 @@ use tilekeep::embedded_s3::{Fault, Operation};
 
 use crate::fixture::{BUCKET, Fixture, SESSION_KEY};
 
-const TILEKEEP: &str = env!("CARGO_BIN_EXE_tilekeep");
 /// How far away the bucket is.
 const NEAR: Duration = Duration::from_millis(20);
 const FAR: Duration = Duration::from_millis(40);
@@ -96,7 +97,7 @@ impl Server {
         );
         let config = folder.path().join("tilekeep.toml");
         fs::write(&config, text).unwrap();
-        let child = Command::new(TILEKEEP)
+        let child = Command::new(binary::tilekeep())
             .args(["serve", "--config"])
             .arg(&config)
             .env("AWS_ACCESS_KEY_ID", &fixture.keys().access_key_id)
@@ -142,7 +143,7 @@ impl Server {
 
     /// What people feel; the report of `tilekeep loadtest`.
     fn people(&self, more: &[&str]) -> Value {
-        let done = Command::new(TILEKEEP)
+        let done = Command::new(binary::tilekeep())
             .args(["loadtest", "--json", "--url", &self.url()])
             .args(["--server-pid", &self.child.id().to_string()])
             .arg("--token-file")
@@ -157,7 +158,7 @@ impl Server {
 
     /// A job over everything of a tileset, once.
     fn job(&self, tileset: &str, class: &str) -> Command {
-        let minted = Command::new(TILEKEEP)
+        let minted = Command::new(binary::tilekeep())
             .args([
                 "token",
                 "mint",
@@ -176,7 +177,9 @@ impl Server {
         assert!(minted.status.success(), "token mint: {said}");
         let mut command = Command::new("nice");
         command
-            .args(["-n", "10", TILEKEEP, "prefetch", "--url", &self.url()])
+            .args(["-n", "10"])
+            .arg(binary::tilekeep())
+            .args(["prefetch", "--url", &self.url()])
             .args(["--tileset", tileset, "--zoom", "0-7", "--concurrency", "64"])
             .arg("--bbox=-180,-85.0511,180,85.0511")
             .env(
@@ -203,7 +206,7 @@ impl Server {
 
     fn purge(&self, tileset: &str) {
         let admin = format!("http://{}", self.admin);
-        let done = Command::new(TILEKEEP)
+        let done = Command::new(binary::tilekeep())
             .args(["purge", "--admin", &admin, "--tileset", tileset])
             .output()
             .unwrap();

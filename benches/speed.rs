@@ -16,6 +16,8 @@
     reason = "small numbers, and figures for people"
 )]
 
+#[path = "shared/binary.rs"]
+mod binary;
 #[path = "speed/fixture.rs"]
 mod fixture;
 #[path = "speed/generator.rs"]

@@ -19,6 +19,9 @@
     reason = "a process is waited for from outside, and time is what is measured"
 )]
 
+#[path = "shared/binary.rs"]
+mod binary;
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -186,9 +189,7 @@ impl Server {
         fs::write(&users, "").unwrap();
         let config = folder.path_of("tilekeep.toml");
         fs::write(&config, text).unwrap();
-        let binary = env::var("TILEKEEP_BIN");
-        let binary = binary.unwrap_or_else(|_| env!("CARGO_BIN_EXE_tilekeep").to_owned());
-        let mut command = Command::new(binary);
+        let mut command = Command::new(binary::tilekeep());
         command
             .args(["serve", "--config", &config])
             .env("TILEKEEP_LOG", "error")

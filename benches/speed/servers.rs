@@ -6,6 +6,7 @@
 )]
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +14,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 use std::{env, fs, thread};
 
+use crate::binary;
 use crate::fixture::{BUCKET, Fixture, SESSION_KEY};
 use crate::limit;
 
@@ -25,22 +27,22 @@ pub enum Cores {
 
 impl Cores {
     /// A program on the server's cores.
-    fn command(self, program: &str) -> Command {
+    fn command(self, program: impl AsRef<OsStr>) -> Command {
         on(self, "0", program)
     }
 
     /// A program on the generator's.
-    pub fn generator(self, program: &str) -> Command {
+    pub fn generator(self, program: impl AsRef<OsStr>) -> Command {
         on(self, "1", program)
     }
 }
 
-fn on(cores: Cores, core: &str, program: &str) -> Command {
+fn on(cores: Cores, core: &str, program: impl AsRef<OsStr>) -> Command {
     if cores == Cores::Both {
         return Command::new(program);
     }
     let mut command = Command::new("taskset");
-    command.args(["-c", core, program]);
+    command.args(["-c", core]).arg(program);
     command
 }
 
@@ -117,7 +119,7 @@ impl Server {
     pub fn limit(fixture: &Fixture, cores: Cores) -> Self {
         let address = free();
         let own = env::current_exe().unwrap();
-        let mut command = cores.command(own.to_str().unwrap());
+        let mut command = cores.command(own);
         command
             .env(limit::ROLE, fixture.files())
             .env(limit::LISTEN, address.to_string());
@@ -142,7 +144,7 @@ impl Server {
             endpoint = fixture.endpoint(),
         );
         fs::write(&config, text).unwrap();
-        let mut command = cores.command(env!("CARGO_BIN_EXE_tilekeep"));
+        let mut command = cores.command(binary::tilekeep());
         command
             .args(["serve", "--config"])
             .arg(&config)
