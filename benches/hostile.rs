@@ -16,9 +16,9 @@
     reason = "small numbers, and figures for people"
 )]
 
-#[allow(dead_code, reason = "shared with the tests, which use all of it")]
 #[path = "shared/binary.rs"]
 mod binary;
+#[allow(dead_code, reason = "shared with the tests, which use all of it")]
 #[path = "../tests/it/hostile/h2.rs"]
 mod h2;
 #[path = "hostile/hostility.rs"]

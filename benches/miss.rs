@@ -20,9 +20,9 @@
     reason = "small numbers, and figures for people"
 )]
 
-#[allow(dead_code, reason = "shared with another bench, which uses all of it")]
 #[path = "shared/binary.rs"]
 mod binary;
+#[allow(dead_code, reason = "shared with another bench, which uses all of it")]
 #[path = "speed/fixture.rs"]
 mod fixture;
 
