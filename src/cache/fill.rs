@@ -33,6 +33,8 @@ pub(super) enum Purpose {
     Answer,
     /// Nobody waits: only a fresh response makes it needless.
     Revalidate,
+    /// A job waits that works ahead: only a tile that stays fresh for so long makes it needless.
+    Refresh(Duration),
     /// Nobody has asked yet; as for an answer otherwise.
     Guess(GuessKind),
 }
@@ -81,6 +83,7 @@ impl Fill {
                     judged.freshness != Freshness::RevalidateFirst
                 }
                 Purpose::Revalidate => judged.freshness == Freshness::Fresh,
+                Purpose::Refresh(wish) => judged.stays_fresh(wish),
             };
             if enough {
                 let status = CacheStatus::Hit {
@@ -93,9 +96,11 @@ impl Fill {
                 });
             }
         }
-        let held = held.map(|(held, _)| held);
-        match self.ask_origin(held.as_ref()).await {
-            Ok(reply) => self.take_in(reply, held.as_ref()).await,
+        match self.ask_origin(held.as_ref().map(|(held, _)| held)).await {
+            Ok(reply) => {
+                self.take_in(reply, held.as_ref().map(|(held, _)| held))
+                    .await
+            }
             Err(error) => self.stand_in(error, held),
         }
     }
@@ -208,15 +213,22 @@ impl Fill {
         })
     }
 
-    /// The origin failed: what is held may stand in while `stale_if_error` lasts.
-    fn stand_in(&self, error: OriginError, held: Option<Held>) -> Filled {
+    /// The origin failed: what is held may stand in while `stale_if_error` lasts. What is fresh does not stand in.
+    fn stand_in(&self, error: OriginError, held: Option<(Held, Tier)>) -> Filled {
         let now = self.shared.parts.clock.now();
-        if self.purpose == Purpose::Revalidate {
+        if matches!(self.purpose, Purpose::Revalidate | Purpose::Refresh(_)) {
             self.shared.parts.metrics.revalidation_failures.inc();
         }
-        let Some(held) = held else { return Err(error) };
+        let Some((held, tier)) = held else {
+            return Err(error);
+        };
         held.note_failure(now, error.kind);
         let judged = self.shared.parts.policy.assess(held.confirmed(), now);
+        if judged.freshness == Freshness::Fresh {
+            let ttl = judged.ttl;
+            let status = CacheStatus::Hit { tier, ttl };
+            return Ok(Served { held, status });
+        }
         if !judged.usable_on_error {
             return Err(error);
         }

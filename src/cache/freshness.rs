@@ -59,6 +59,18 @@ pub struct Assessment {
     pub usable_on_error: bool,
 }
 
+impl Assessment {
+    /// Whether it stays fresh for so long (RFC 9111 §5.2.1.3, `min-fresh`).
+    pub fn stays_fresh(&self, wish: Duration) -> bool {
+        self.freshness == Freshness::Fresh && lasts(self.ttl, wish)
+    }
+}
+
+/// Whether so many seconds of freshness are enough.
+pub(super) fn lasts(ttl: i64, wish: Duration) -> bool {
+    u64::try_from(ttl).is_ok_and(|ttl| ttl >= wish.as_secs())
+}
+
 impl FreshnessPolicy {
     /// Judges a stored response.
     pub fn assess(&self, confirmed: Confirmed, now: Timestamp) -> Assessment {

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::disk::{DiskTier, TryGet};
 use super::fill::{Fill, Purpose};
 use super::flight::Flights;
-use super::freshness::{Assessment, FAILURE_PAUSE, Freshness, FreshnessPolicy};
+use super::freshness::{Assessment, FAILURE_PAUSE, Freshness, FreshnessPolicy, lasts};
 use super::memory::{Held, MemoryTier};
 use super::speculation::Speculation;
 use super::stored::Stored;
@@ -195,18 +195,14 @@ impl TileCache {
         if let Some(refused) = self.shared.refused(wanted.key(), lane) {
             return Err(refused);
         }
-        let mut filled = self.join(wanted, lane).await;
+        let mut filled = self.join(wanted, Purpose::Answer, lane).await;
         if let (Err(error), true) = &filled
             && (error.kind, lane) == (OriginErrorKind::HeldBack, Lane::Interactive)
         {
             // It was a job's or a guess's fetch that was held back, before it was known who joins it.
-            filled = self.join(wanted, lane).await;
+            filled = self.join(wanted, Purpose::Answer, lane).await;
         }
-        let (served, collapsed) = filled;
-        let mut served = served?;
-        if collapsed {
-            served.status = served.status.joined();
-        }
+        let served = told(filled)?;
         self.revalidate_if_stale(&served, wanted, lane, now);
         if let Some(speculation) = &self.shared.parts.speculation
             && lane == Lane::Interactive
@@ -219,9 +215,27 @@ impl TileCache {
         Ok(served)
     }
 
+    /// Asks the origin whether a tile has changed that does not stay fresh for as long as is wished: a job works ahead,
+    /// and waits for the answer. 'No such tile' is left to its own time, which is short, and an origin that has
+    /// just failed to a pause.
+    pub async fn refresh(
+        &self,
+        served: Served,
+        wanted: Wanted<'_>,
+        lane: Lane,
+        wish: Duration,
+        now: Timestamp,
+    ) -> Filled {
+        let ends = matches!(served.status, CacheStatus::Hit { ttl, .. } if !lasts(ttl, wish));
+        if !ends || served.held.is_absence() || recently(served.held.failure(), now) {
+            return Ok(served);
+        }
+        told(self.join(wanted, Purpose::Refresh(wish), lane).await)
+    }
+
     /// Joins the tile's fill or starts one, and waits for it; and whether it was another's.
-    async fn join(&self, wanted: Wanted<'_>, lane: Lane) -> (Filled, bool) {
-        let ticket = self.start(wanted, Purpose::Answer, lane);
+    async fn join(&self, wanted: Wanted<'_>, purpose: Purpose, lane: Lane) -> (Filled, bool) {
+        let ticket = self.start(wanted, purpose, lane);
         let collapsed = ticket.collapsed;
         // A fill ends by itself in that time, unless its thread is held up.
         let patience = super::fill::longest(self.shared.parts.deadline) + LATE;
@@ -365,6 +379,15 @@ pub struct Explained {
     pub filling: bool,
     /// When this was looked up.
     pub now: Timestamp,
+}
+
+/// What a fill brought, said to one of those who waited for it.
+fn told((filled, collapsed): (Filled, bool)) -> Filled {
+    let mut served = filled?;
+    if collapsed {
+        served.status = served.status.joined();
+    }
+    Ok(served)
 }
 
 fn recently(failure: Option<(Timestamp, OriginErrorKind)>, now: Timestamp) -> bool {

@@ -75,11 +75,11 @@ pub(super) struct PrefetchArgs {
     #[arg(long, requires = "output")]
     allow_missing: bool,
 
-    /// Only look: what is stale is revalidated by the server, what it does not have stays unfetched.
+    /// Only what the server has: what is stale or soon will be is revalidated, what it does not have stays unfetched.
     #[arg(long)]
     stale_only: bool,
 
-    /// With --stale-only: count what goes stale within this time.
+    /// With --stale-only: what counts as soon. It is refreshed for a session of a background class, or else counted.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration)]
     stale_within: Duration,
 

@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::header::CACHE_CONTROL;
+use http::{HeaderMap, HeaderValue};
 
 use super::header_text::HeaderText;
 use crate::clock::Timestamp;
@@ -33,6 +34,18 @@ pub enum Audience {
 const MOST_SHARED: u64 = 3600;
 /// A browser behind it keeps a tile for longer than it by so much at most: as long as a signed cookie lives.
 const MOST_BEHIND: u64 = 15 * 60;
+
+/// How long a client wishes an answer to stay fresh (RFC 9111 §5.2.1.3). A wish that is not understood is none.
+pub fn min_fresh(request: &HeaderMap) -> Option<Duration> {
+    let values = request.get_all(CACHE_CONTROL).iter();
+    let texts = values.filter_map(|value| value.to_str().ok());
+    let mut directives = texts.flat_map(|text| text.split(','));
+    directives.find_map(|directive| {
+        let (name, seconds) = directive.trim().split_once('=')?;
+        let seconds = name.eq_ignore_ascii_case("min-fresh").then_some(seconds)?;
+        seconds.parse().ok().map(Duration::from_secs)
+    })
+}
 
 impl Audience {
     fn seconds_left(self, now: Timestamp) -> u64 {

@@ -119,7 +119,7 @@ impl PublicParts {
             let now = self.clock.now();
             return sign::redirect(self, tile, request.method(), admitted.audience, now).await;
         }
-        let served = match self.served(&admitted).await {
+        let served = match self.served(&admitted, request.headers()).await {
             Ok(served) => served,
             Err(error) => {
                 log_origin_error(&admitted.tileset, admitted.coord, &error);
@@ -141,19 +141,29 @@ impl PublicParts {
         self.told(peer, request, &admitted, asked.versioned, answered, now)
     }
 
-    async fn served(&self, admitted: &Admitted) -> Result<Served, OriginError> {
+    async fn served(
+        &self,
+        admitted: &Admitted,
+        headers: &HeaderMap,
+    ) -> Result<Served, OriginError> {
         let (lane, wanted) = (admitted.lane(), admitted.wanted());
         let turn = match lane {
             Lane::Interactive => None,
             Lane::Background | Lane::Speculative => self.background.turn().await,
         };
         let now = self.clock.now();
-        if let Some(served) = self.cache.lookup(wanted, lane, now) {
-            return Ok(served);
-        }
+        let found = self.cache.lookup(wanted, lane, now);
         // What a fill waits for takes nobody's place here.
         drop(turn);
-        self.cache.fill(wanted, lane, now).await
+        let Some(served) = found else {
+            return self.cache.fill(wanted, lane, now).await;
+        };
+        // Jobs alone: anybody else's wish would cost a request to the bucket at every click.
+        let wish = (lane == Lane::Background).then(|| cache_control::min_fresh(headers));
+        match wish.flatten() {
+            Some(wish) => self.cache.refresh(served, wanted, lane, wish, now).await,
+            None => Ok(served),
+        }
     }
 
     fn asked<'r, B>(

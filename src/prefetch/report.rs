@@ -31,7 +31,7 @@ pub struct Tally {
     pub stored: u64,
     /// Of these, those that were stale, and are revalidated behind.
     pub stale: u64,
-    /// Of these, those that go stale within `--stale-within`, which nobody can hurry.
+    /// Of these, those that go stale within `--stale-within`: a session of no background class does not hurry them.
     pub expiring: u64,
     /// Tiles that it had, and asked its origin about.
     pub revalidated: u64,

@@ -3,6 +3,7 @@
 
 mod overload;
 mod purge;
+mod refresh;
 mod speculation;
 
 use std::collections::HashMap;

@@ -333,6 +333,36 @@ async fn only_what_is_stale_is_revalidated() {
 }
 
 #[tokio::test]
+async fn a_job_refreshes_what_goes_stale_before_long() {
+    let mut config = config([world()]);
+    config.quotas = vec![QuotaConfig {
+        background: true,
+        name: "job".into(),
+        requests_per_second: None,
+        burst: None,
+        distinct_tiles_per_hour: None,
+    }];
+    let origin = origin_of(world());
+    let server = support::start(config, origin.clone() as Arc<dyn Origin>).await;
+    let seeded = prefetch(&server, "--bbox 0,0,80,60 --zoom 0-3").await;
+    let had = seeded.json["fetched"].as_u64().unwrap();
+    let asked = origin.calls();
+    let stale_only = format!("{WORLD} --stale-only --username anna");
+    server.clock.advance(Duration::from_mins(45));
+    let early = prefetch(&server, &stale_only).await;
+    counts(&early, &[("stored", had), ("expiring", 0)]);
+    assert_eq!(origin.calls(), asked, "fresh for longer than that");
+    server.clock.advance(Duration::from_mins(10));
+    let ahead = prefetch(&server, &stale_only).await;
+    counts(&ahead, &[("revalidated", had), ("expiring", 0)]);
+    assert_eq!(origin.calls() as u64, asked as u64 + had);
+    let again = prefetch(&server, &stale_only).await;
+    counts(&again, &[("stored", had), ("expiring", 0), ("stale", 0)]);
+    assert_eq!(origin.calls() as u64, asked as u64 + had);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_session_that_may_not_look_is_told_so_and_fetches_nothing() {
     let origin = origin_of(world());
     let server = server(&origin).await;
