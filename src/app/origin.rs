@@ -18,7 +18,7 @@ use crate::origin::s3::S3Origin;
 use crate::origin::{Origin, OriginFuture, OriginRequest};
 use crate::tile::Place;
 
-/// How long the start waits for the first AWS credentials; it goes on without them.
+/// How long the first AWS credentials may take before that is told.
 const CREDENTIALS_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What asks AWS, or a server like it.
@@ -60,8 +60,7 @@ pub(super) async fn open(
     .await
 }
 
-/// The origin of a configuration's tilesets, its events, and who signs. Waits a moment for the first
-/// credentials, so that the first request finds them and a wrong set-up is told early.
+/// The origin of a configuration's tilesets, its events, and who signs.
 async fn s3_origin(
     config: &Config,
     credentials: CredentialSource,
@@ -96,11 +95,7 @@ async fn s3_origin(
     };
     let helpers = helpers(config, &aws, signer, role).await?;
     let identities = aws.identities();
-    if !identities.first_answers(CREDENTIALS_PATIENCE).await {
-        tracing::warn!(
-            "no AWS credentials after {CREDENTIALS_PATIENCE:?}: starting without; what is cached can be answered"
-        );
-    }
+    tokio::spawn(tell_if_late(identities.clone()));
     let limits = LimitSettings {
         speculative: config.origin.speculative,
         ..LimitSettings::new(config.origin.concurrency)
@@ -111,6 +106,16 @@ async fn s3_origin(
         identities,
         helpers,
     })
+}
+
+/// Nothing waits for credentials but what is fetched with them: a hit needs none, and a source that does not
+/// answer (IMDS, on a machine that has none) takes seconds to say so.
+async fn tell_if_late(identities: Identities) {
+    if !identities.first_answers(CREDENTIALS_PATIENCE).await {
+        tracing::warn!(
+            "no AWS credentials after {CREDENTIALS_PATIENCE:?}: serving without; what is cached can be answered"
+        );
+    }
 }
 
 /// Each tileset's own: a key a tile, or an archive. Both are read with the same clients and within the

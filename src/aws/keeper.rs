@@ -138,8 +138,12 @@ impl Kept {
         }
     }
 
-    /// The keys and their end, if there are good ones: nothing is waited for.
-    pub(super) fn at_hand(&self, now: Timestamp) -> Option<(Credentials, Option<Timestamp>)> {
+    /// The keys and their end, if there are good ones; only the very first answer is waited for.
+    pub(super) async fn with_end(
+        &self,
+        now: Timestamp,
+    ) -> Option<(Credentials, Option<Timestamp>)> {
+        self.answered().await;
         let cell = self.cell.borrow();
         let held = cell.held.as_ref();
         let held = held.filter(|held| held.lease.is_good(&self.shared.timing, now))?;

@@ -161,7 +161,7 @@ impl Aws {
 impl Signer {
     /// A URL for this.
     pub async fn sign(&self, wanted: Wanted<'_>, now: Timestamp) -> Result<SignedUrl, SignError> {
-        let (keys, keys_end) = self.keys.at_hand(now).ok_or(SignError::NoKeys)?;
+        let (keys, keys_end) = self.keys.with_end(now).await.ok_or(SignError::NoKeys)?;
         // A session's keys have an end, if an unknown one: nothing is promised beyond what STS gives at least.
         let life = match keys_end {
             None if keys.session_token().is_some() => wanted.life.min(UNKNOWN_END),

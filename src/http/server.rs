@@ -6,7 +6,7 @@
 //! half through its first head or its TLS handshake, is closed at once: nobody waits for it.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -210,7 +210,14 @@ where
     F::Output: Send,
 {
     fn execute(&self, stream: F) {
-        tokio::spawn(timeout(STREAM_TIMEOUT, stream));
+        tokio::spawn(async move {
+            let mut stream = pin!(stream);
+            // A hit is over at its first poll: a timer would cost as much as the rest of its task.
+            let over = poll_fn(|context| Poll::Ready(stream.as_mut().poll(context).is_ready()));
+            if !over.await {
+                let _ = timeout(STREAM_TIMEOUT, stream).await;
+            }
+        });
     }
 }
 

@@ -17,6 +17,7 @@ use tilekeep::embedded_s3::{
     BucketSettings, BucketSource, EmbeddedS3, EmbeddedS3Settings, PutOptions, RoleSettings,
 };
 use tilekeep::tile::{Access, Bounds, Delivery, TileFormat, TilesetSpec};
+use tokio::time::{Instant, sleep};
 
 use crate::support::{self, Answer, Running, claims, spec, token};
 
@@ -126,7 +127,22 @@ impl World {
             ..Provided::default()
         };
         let server = support::launch(config, provided).await;
-        Self { server, s3, clock }
+        let world = Self { server, s3, clock };
+        world.asked_once().await;
+        world
+    }
+
+    /// Waits a moment for the first keys, which the start itself does not wait for: these tests count STS's calls.
+    async fn asked_once(&self) {
+        let admin = self.server.addresses.admin;
+        let patience = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < patience {
+            let ready = self.server.send_to(admin, Method::GET, "/readyz", &[], "");
+            if ready.await.status == StatusCode::OK {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 
     async fn post(&self, who: &Claims, path: &str, body: &str) -> Answer {
