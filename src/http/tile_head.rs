@@ -180,6 +180,9 @@ pub(super) fn for_not_modified(form: Form, slots: Slots) -> HeaderMap {
 fn fill(head: &mut HeaderMap, slots: impl Iterator<Item = HeaderValue>) {
     for (place, value) in head.values_mut().zip(slots) {
         *place = value;
+        // Over HTTP/2: not into the connection's table of fields (RFC 7541 §6.2.3). No other tile has this value
+        // again, and each would push out one of those that all tiles have.
+        place.set_sensitive(true);
     }
 }
 
