@@ -6,7 +6,8 @@
 //!
 //! The figure is the server's own CPU (`utime + stime`) a request, as a ratio to nginx in the same
 //! round. These machines are noisy, so: many short rounds, the order rotated, ratios within a round
-//! alone, quartiles beside the median. `SPEED_ROUNDS` (10) and `SPEED_SECONDS` (3) say how long.
+//! alone, quartiles beside the median. `SPEED_ROUNDS` (10) and `SPEED_SECONDS` (3) say how long; `SPEED_CHART` names a
+//! file for the picture of the cases that nginx is the measure of.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on says where")]
 #![allow(
@@ -18,6 +19,8 @@
 
 #[path = "shared/binary.rs"]
 mod binary;
+#[path = "speed/chart.rs"]
+mod chart;
 #[path = "speed/fixture.rs"]
 mod fixture;
 #[path = "speed/generator.rs"]
@@ -27,8 +30,9 @@ mod limit;
 #[path = "speed/servers.rs"]
 mod servers;
 
-use std::env;
+use std::{env, fs};
 
+use crate::chart::{Bar, Row};
 use crate::fixture::Fixture;
 use crate::generator::Load;
 use crate::servers::{Cores, Server};
@@ -39,6 +43,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// What is compared with what: the first is what the others are divided by.
 struct Case {
     name: &'static str,
+    /// In the chart; where nginx is the measure.
+    words: &'static str,
     load: Load,
     cores: Cores,
     servers: &'static [Kind],
@@ -55,30 +61,35 @@ enum Kind {
 const CASES: [Case; 5] = [
     Case {
         name: "hit",
+        words: "a memory hit, one core",
         load: Load::Get,
         cores: Cores::One,
         servers: &[Kind::Nginx, Kind::Limit, Kind::Memory],
     },
     Case {
         name: "304",
+        words: "304, one core",
         load: Load::Conditional,
         cores: Cores::One,
         servers: &[Kind::Nginx, Kind::Limit, Kind::Memory],
     },
     Case {
         name: "disk",
+        words: "a disk hit",
         load: Load::Get,
         cores: Cores::One,
         servers: &[Kind::Memory, Kind::Disk],
     },
     Case {
         name: "two-cores",
+        words: "a memory hit, both cores shared",
         load: Load::Get,
         cores: Cores::Both,
         servers: &[Kind::Nginx, Kind::Limit, Kind::Memory],
     },
     Case {
         name: "h2c",
+        words: "a memory hit, HTTP/2",
         load: Load::H2c,
         cores: Cores::One,
         servers: &[Kind::Nginx, Kind::Limit, Kind::Memory],
@@ -114,15 +125,20 @@ fn main() {
         "{:<10} {:<10} {:>12} {:>14} {:>8} {:>17} {:>10}",
         "case", "server", "µs a request", "requests/s", "ratio", "quartiles", "p99 ms"
     );
+    let mut rows = Vec::new();
     for case in CASES
         .iter()
         .filter(|case| asked.is_empty() || asked.iter().any(|name| name == case.name))
     {
-        run(case, &fixture, rounds, seconds);
+        rows.extend(run(case, &fixture, rounds, seconds));
+    }
+    if let Some(path) = env::var_os("SPEED_CHART") {
+        fs::write(path, chart::svg(&rows)).expect("SPEED_CHART is a file that can be written");
     }
 }
 
-fn run(case: &Case, fixture: &Fixture, rounds: usize, seconds: usize) {
+/// Measures and prints; what of it is for the chart.
+fn run(case: &Case, fixture: &Fixture, rounds: usize, seconds: usize) -> Option<Row> {
     let servers: Vec<Server> = case
         .servers
         .iter()
@@ -157,6 +173,7 @@ fn run(case: &Case, fixture: &Fixture, rounds: usize, seconds: usize) {
             figures[which].push((micros / done.requests as f64, done));
         }
     }
+    let mut bars = Vec::new();
     for (which, kind) in case.servers.iter().enumerate() {
         let ratios = (0..rounds).map(|round| figures[which][round].0 / figures[0][round].0);
         let ratio = Quartiles::of(ratios);
@@ -178,7 +195,18 @@ fn run(case: &Case, fixture: &Fixture, rounds: usize, seconds: usize) {
             ratio.upper,
             p99.median,
         );
+        let name = match kind {
+            Kind::Nginx => continue,
+            Kind::Limit => "the least hyper can do",
+            Kind::Memory | Kind::Disk => "Tilekeep, everything on",
+        };
+        bars.push(Bar {
+            server: name,
+            ratio,
+        });
     }
+    let words = case.words;
+    (case.servers[0] == Kind::Nginx).then_some(Row { words, bars })
 }
 
 /// A sample's middle.
