@@ -291,7 +291,9 @@ fn why_not(link: Link, error: &CredentialsError) -> String {
         Link::Imds if said.contains("read timeout") => {
             format!("it takes connections and does not answer; {HOP_LIMIT}")
         }
-        Link::Imds if said.contains(FORBIDDEN) => "it answers 403: its metadata is switched off, or not for this machine".into(),
+        Link::Imds if said.contains(FORBIDDEN) => {
+            "it answers 403: its metadata is switched off, or not for this machine".into()
+        }
         Link::Imds if said.contains("404") => {
             NO_ROLE.into()
         }
