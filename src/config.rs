@@ -219,6 +219,35 @@ pub fn users_file(path: &Path) -> Result<Option<PathBuf>, ConfigProblems> {
     })
 }
 
+/// What a configuration has names for, as it stands in the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    /// The tilesets.
+    pub tilesets: Vec<String>,
+    /// The classes of `[[quotas]]`.
+    pub quotas: Vec<String>,
+}
+
+/// A configuration's names, whatever is wrong with it: for the command that writes them into the users file.
+pub fn names(path: &Path) -> Result<Names, ConfigProblems> {
+    with_file(path, |text, file, around| {
+        let table = table(text, file)?;
+        // What this reader finds besides is not asked for here.
+        let reader = Reader::new(text, around);
+        let root = Section::root(&reader, &table);
+        let quotas = root.list("quotas", |item| {
+            let class = item.table(None)?;
+            class.read("name", Item::word)
+        });
+        let mut section = root.section("tilesets");
+        let tilesets = section.sections().into_iter().map(|(name, _)| name);
+        Ok(Names {
+            tilesets: tilesets.collect(),
+            quotas,
+        })
+    })
+}
+
 /// The TOML of a file, with the place of each key and value.
 fn table<'a>(text: &'a str, file: &str) -> Result<DeTable<'a>, ConfigProblems> {
     let (table, errors) = DeTable::parse_recoverable(text);

@@ -57,7 +57,11 @@ pub enum RevocationsError {
         source: std::io::Error,
     },
     /// Another server has it.
-    #[error("revocations file {}: another server is using it", .0.display())]
+    #[error(
+        "revocations file {}: another server is using it: give each a copy of the users file in a folder of its own, \
+         or stop the other one",
+        .0.display()
+    )]
     InUse(PathBuf),
     /// Some other file.
     #[error("revocations file {}: this is no revocations file; it is left as it is", .0.display())]

@@ -43,6 +43,10 @@ pub(super) const NO_ROLE: &str =
     "the instance has no role: attach an instance profile (aws ec2 associate-iam-instance-profile)";
 pub(super) const SSO: &str = "an SSO session lasts hours and is a person's: run `aws sso login`, and give a server a role instead";
 
+/// The SDK's words where IMDS answers 403: "the request is not allowed or IMDS is turned off" (AWS SDK for Ruby,
+/// `EC2Metadata::RequestForbiddenError`).
+const FORBIDDEN: &str = "request forbidden";
+
 /// Keys, and which source they came from.
 #[derive(Debug)]
 pub(super) struct Brought {
@@ -211,9 +215,9 @@ impl Chain {
                 }
                 // As the SDK does it: a link that is there and fails ends the search. Otherwise other
                 // keys than the intended ones could be used.
-                Err(CredentialsError::CredentialsNotLoaded(why)) => {
+                Err(error) if is_not_there(*link, &error) => {
                     let comma = if tried.is_empty() { "" } else { ", " };
-                    let why = why_not(*link, &CredentialsError::CredentialsNotLoaded(why));
+                    let why = why_not(*link, &error);
                     // Writing to a String cannot fail.
                     let _ = write!(tried, "{comma}{}: {why}", link.name());
                 }
@@ -273,6 +277,12 @@ impl Chain {
     }
 }
 
+/// Whether a link is not there at all: who should give it keys, or switch it on, has to hear what else was tried.
+fn is_not_there(link: Link, error: &CredentialsError) -> bool {
+    let is_off = || link == Link::Imds && said(error).contains(FORBIDDEN);
+    matches!(error, CredentialsError::CredentialsNotLoaded(_)) || is_off()
+}
+
 /// Why a link has nothing.
 fn why_not(link: Link, error: &CredentialsError) -> String {
     let said = said(error);
@@ -280,6 +290,9 @@ fn why_not(link: Link, error: &CredentialsError) -> String {
         Link::Environment => "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not both set".into(),
         Link::Imds if said.contains("read timeout") => {
             format!("it takes connections and does not answer; {HOP_LIMIT}")
+        }
+        Link::Imds if said.contains(FORBIDDEN) => {
+            "it answers 403: its metadata is switched off, or not for this machine".into()
         }
         Link::Imds if said.contains("404") => {
             NO_ROLE.into()

@@ -47,7 +47,23 @@ pub(super) fn run(args: DemoArgs) -> Result<(), Failure> {
         admin_listen: args.admin_listen,
         data_dir: args.data_dir,
     };
-    block_on(app::demo(options))?.map_err(|error| Failure::failed(&error))
+    block_on(app::demo(options))?.map_err(|error| failed(&error))
+}
+
+/// The demo has no configuration whose keys an error could name: it has flags.
+fn failed(error: &app::AppError) -> Failure {
+    if let app::AppError::Listen {
+        key,
+        address,
+        source,
+    } = error
+    {
+        let flag = key.replace('_', "-");
+        return Failure::Failed(format!(
+            "{address}: {source}; is another process listening there? --{flag} chooses another address"
+        ));
+    }
+    Failure::failed(error)
 }
 
 fn loopback(text: &str) -> Result<SocketAddr, String> {
@@ -67,6 +83,22 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_that_is_taken_is_told_with_the_flag_for_another() {
+        let error = app::AppError::Listen {
+            key: "admin_listen",
+            address: "127.0.0.1:9090".parse().unwrap(),
+            source: std::io::Error::other("taken"),
+        };
+        let Failure::Failed(said) = failed(&error) else {
+            panic!("wrong usage");
+        };
+        assert_eq!(
+            said,
+            "127.0.0.1:9090: taken; is another process listening there? --admin-listen chooses another address"
+        );
+    }
 
     #[test]
     fn only_this_machine_is_listened_to() {

@@ -251,7 +251,9 @@ fn settings(args: LoadtestArgs) -> Result<Settings, Failure> {
         let duration = args.duration.unwrap_or(Duration::from_mins(1));
         if args.ramp > duration {
             return Err(Failure::Usage(
-                "--ramp is longer than --duration: not everybody would come".to_owned(),
+                "--ramp is longer than --duration: not everybody would come; give --ramp 0s, for all at once, or \
+                 a longer --duration"
+                    .to_owned(),
             ));
         }
         let load = Load::People {

@@ -127,6 +127,36 @@ impl UsersFileArgs {
     }
 }
 
+impl AddArgs {
+    /// A name that the configuration does not have is a slip of the pen, and for a class that there is not the
+    /// server would refuse the whole file. Of a users file by itself nothing is known, nor of what has no names yet.
+    fn check_names(&self) -> Result<(), Failure> {
+        if self.file.users_file.is_some() {
+            return Ok(());
+        }
+        let known = config::names(&self.file.config)?;
+        let is_known = |name: &String| name == "*" || known.tilesets.contains(name);
+        if !known.tilesets.is_empty()
+            && let Some(unknown) = self.tilesets.iter().find(|name| !is_known(name))
+        {
+            return Err(Failure::Usage(format!(
+                "--tilesets: no tileset is called {unknown:?}; the configuration has {}",
+                known.tilesets.join(", ")
+            )));
+        }
+        if !known.quotas.is_empty()
+            && let Some(unknown) = &self.quota
+            && !known.quotas.contains(unknown)
+        {
+            return Err(Failure::Usage(format!(
+                "--quota: quota {unknown:?} is none of [[quotas]]: {}",
+                known.quotas.join(", ")
+            )));
+        }
+        Ok(())
+    }
+}
+
 /// A person to be written down.
 struct NewUser {
     name: String,
@@ -166,6 +196,7 @@ pub(super) fn run(command: UserCommand) -> Result<(), Failure> {
     match command {
         UserCommand::Add(args) => {
             let file = args.file.find()?;
+            args.check_names()?;
             let user = NewUser {
                 password: prompt::new_password(args.password_stdin)?,
                 name: args.name,
@@ -276,14 +307,55 @@ mod tests {
     use super::super::{Cli, Command};
     use super::*;
 
-    #[test]
-    fn a_person_is_read_from_the_command_line() {
-        let line = "tilekeep user add anna --tilesets w,v --scope tiles,sign --password-stdin";
+    fn adding(line: &str) -> AddArgs {
         let Command::User(UserCommand::Add(args)) =
             Cli::try_parse_from(line.split(' ')).unwrap().command
         else {
             panic!("user add");
         };
+        args
+    }
+
+    #[test]
+    fn a_person_is_given_what_the_configuration_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("t.toml");
+        let refusal = |wishes: &str| {
+            let mut args = adding(&format!("tilekeep user add anna {wishes}"));
+            args.file.config = file.clone();
+            match args.check_names() {
+                Ok(()) => String::new(),
+                Err(Failure::Usage(said)) => said,
+                other => panic!("{other:?}"),
+            }
+        };
+        // The users file is made before the rest is right: nothing has a name yet.
+        std::fs::write(&file, "[login]\nusers_file = 'users.toml'\n").unwrap();
+        assert_eq!(refusal("--tilesets w --quota vip"), "");
+        let text =
+            "[tilesets.w]\n[tilesets.v]\n[[quotas]]\nname = 'viewer'\n[[quotas]]\nburst = 1\n";
+        std::fs::write(&file, text).unwrap();
+        assert_eq!(refusal("--tilesets v,w --quota viewer"), "");
+        assert_eq!(refusal("--tilesets *"), "");
+        assert_eq!(
+            refusal("--tilesets w,x"),
+            "--tilesets: no tileset is called \"x\"; the configuration has w, v"
+        );
+        assert_eq!(
+            refusal("--tilesets w --quota vip"),
+            "--quota: quota \"vip\" is none of [[quotas]]: viewer"
+        );
+        assert_eq!(
+            refusal("--tilesets x --quota vip --users-file users.toml"),
+            "",
+            "of a users file by itself nothing is known"
+        );
+    }
+
+    #[test]
+    fn a_person_is_read_from_the_command_line() {
+        let args =
+            adding("tilekeep user add anna --tilesets w,v --scope tiles,sign --password-stdin");
         assert_eq!(args.tilesets, ["w", "v"]);
         assert_eq!(args.scope, ["tiles", "sign"]);
         assert_eq!(args.file.config, Path::new("tilekeep.toml"));

@@ -118,6 +118,9 @@ impl OriginConfig {
     pub(super) fn read(section: &Section<'_>) -> Self {
         let default = Self::default();
         let deadlines = Duration::from_millis(100)..=Duration::from_mins(5);
+        let kinds = [GuessKind::Ring, GuessKind::Children].map(|kind| (kind.label(), kind));
+        // Asked for in any case: a key that is never asked for is none that a mistyped one could have been.
+        let guess = section.list("guess", |item| item.choice(&kinds));
         let origin = Self {
             deadline: section
                 .read("deadline", |item| item.duration(deadlines))
@@ -133,8 +136,7 @@ impl OriginConfig {
                 })
                 .unwrap_or(default.speculative),
             guess: if section.has("guess") {
-                let kinds = [GuessKind::Ring, GuessKind::Children].map(|kind| (kind.label(), kind));
-                section.list("guess", |item| item.choice(&kinds))
+                guess
             } else {
                 default.guess
             },

@@ -14,6 +14,10 @@ use super::SecretValue;
 use super::section::{Item, Section, list, nearest};
 use super::web_origin::WebOrigin;
 
+/// What to do about a file that cannot be read.
+const UNREADABLE: &str =
+    "a relative path starts at the config file's folder; check the name and its rights";
+
 impl Item<'_> {
     /// A string, as it is.
     pub(super) fn text(&self) -> Option<&str> {
@@ -157,12 +161,11 @@ impl Item<'_> {
         if let Some((_, value)) = choices.iter().find(|(word, _)| *word == text) {
             return Some(*value);
         }
-        let guess = nearest(text, words)
-            .map_or_else(String::new, |word| format!("did you mean `{word}`? "));
-        self.refuse(
-            "is none of the possible values",
-            format!("{guess}Use one of {all}"),
-        )
+        let remedy = nearest(text, words).map_or_else(
+            || format!("use one of {all}"),
+            |word| format!("did you mean `{word}`? Use one of {all}"),
+        );
+        self.refuse("is none of the possible values", remedy)
     }
 
     /// A path, from the file's folder.
@@ -172,6 +175,11 @@ impl Item<'_> {
 
     /// The path of a file that can be read now.
     pub(super) fn readable(&self) -> Option<PathBuf> {
+        self.readable_or(UNREADABLE)
+    }
+
+    /// As [`Item::readable`], with this remedy where it cannot be.
+    pub(super) fn readable_or(&self, remedy: &str) -> Option<PathBuf> {
         let path = self.path()?;
         match std::fs::File::open(&path).and_then(|file| file.metadata()) {
             Ok(meta) if meta.is_dir() => self.refuse(
@@ -179,7 +187,7 @@ impl Item<'_> {
                 "name the file in it",
             ),
             Ok(_) => Some(path),
-            Err(error) => self.unreadable(&path, &error),
+            Err(error) => self.unreadable(&path, &error, remedy),
         }
     }
 
@@ -187,14 +195,14 @@ impl Item<'_> {
     pub(super) fn contents(&self, path: &Path) -> Option<String> {
         match std::fs::read_to_string(path) {
             Ok(text) => Some(text),
-            Err(error) => self.unreadable(path, &error),
+            Err(error) => self.unreadable(path, &error, UNREADABLE),
         }
     }
 
-    fn unreadable<T>(&self, path: &Path, error: &std::io::Error) -> Option<T> {
+    fn unreadable<T>(&self, path: &Path, error: &std::io::Error, remedy: &str) -> Option<T> {
         self.refuse(
             format!("names {}, which cannot be read: {error}", path.display()),
-            "a relative path starts at the config file's folder; check the name and its rights",
+            remedy,
         )
     }
 

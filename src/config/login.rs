@@ -83,7 +83,12 @@ impl Login {
     pub(super) fn read(section: &Section<'_>) -> Self {
         let mut names = HashSet::new();
         Self {
-            users_file: section.read("users_file", Item::readable),
+            users_file: section.read("users_file", |item| {
+                item.readable_or(
+                    "`tilekeep user add` makes it; a relative path starts at the config file's folder; check the \
+                     name and its rights",
+                )
+            }),
             issuers: section.list("issuers", |item| LoginIssuer::read(item, &mut names)),
             oidc: section.read("oidc", LoginOidc::read),
         }

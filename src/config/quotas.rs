@@ -56,13 +56,10 @@ impl QuotaConfig {
                 NonZeroU32::new(number)
             })
         };
-        let class = Self {
-            name: name?,
-            requests_per_second: number("requests_per_second", MOST_REQUESTS),
-            burst: number("burst", MOST_REQUESTS),
-            distinct_tiles_per_hour: number("distinct_tiles_per_hour", MOST_TILES),
-            background: section.read("background", Item::switch).unwrap_or(false),
-        };
+        let requests_per_second = number("requests_per_second", MOST_REQUESTS);
+        let burst = number("burst", MOST_REQUESTS);
+        let distinct_tiles_per_hour = number("distinct_tiles_per_hour", MOST_TILES);
+        let background = section.read("background", Item::switch).unwrap_or(false);
         if section.has("burst") && !section.has("requests_per_second") {
             section.refuse(
                 "burst",
@@ -70,6 +67,13 @@ impl QuotaConfig {
                 "add `requests_per_second`, or remove it",
             );
         }
-        Some(class)
+        // Last: a class without a name has its other keys looked at all the same.
+        Some(Self {
+            name: name?,
+            requests_per_second,
+            burst,
+            distinct_tiles_per_hour,
+            background,
+        })
     }
 }

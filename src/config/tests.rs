@@ -109,6 +109,9 @@ fn a_mistyped_key_is_told_its_nearest() {
         "t.toml:5:1: [tilesets.w] `maxzom` is not a key here; did you mean `maxzoom`?\n\
          t.toml:6:2: `servr` is not a key here; did you mean `server`?"
     );
+    let text = format!("{MINIMAL}[origin]\ngues = ['ring']\n");
+    let message = parse(&text).unwrap_err().to_string();
+    assert!(message.contains("did you mean `guess`?"), "{message}");
     let far = format!("{MINIMAL}[cache]\nqqqqqqqqq = 1\n");
     let message = parse(&far).unwrap_err().to_string();
     assert!(

@@ -27,7 +27,7 @@ use super::purge::purge;
 use super::shield::shielded;
 use super::site::{name_host, problem};
 use super::version::{switch_version, versions};
-use crate::auth::{AuthError, Quotas, bearer_token};
+use crate::auth::{Quotas, bearer_token};
 use crate::aws::events::Flow;
 use crate::cache::DiskStats;
 use crate::cache::TileCache;
@@ -133,7 +133,7 @@ fn admit(parts: &AdminParts, path: &str, headers: &HeaderMap) -> Result<(), Http
         }),
     };
     if from_elsewhere {
-        return Err(HttpError::CrossSite);
+        return Err(HttpError::AdminCrossSite);
     }
     // Probes have no token, and learn nothing but yes or no.
     let probe = matches!(path, "/healthz" | "/readyz");
@@ -142,9 +142,9 @@ fn admit(parts: &AdminParts, path: &str, headers: &HeaderMap) -> Result<(), Http
             let given = headers
                 .get(AUTHORIZATION)
                 .and_then(|v| bearer_token(v.as_bytes()));
-            let given = given.ok_or(HttpError::Unauthorized(AuthError::Missing))?;
+            let given = given.ok_or(HttpError::AdminToken { given: false })?;
             verify_slices_are_equal(given, expected.expose())
-                .map_err(|_| HttpError::Unauthorized(AuthError::BadSignature))
+                .map_err(|_| HttpError::AdminToken { given: true })
         }
         _ => Ok(()),
     }

@@ -52,6 +52,13 @@ pub enum HttpError {
     ForbiddenScope(&'static str),
     /// A write from a page that may not write.
     CrossSite,
+    /// A request to the admin side from a page of another site.
+    AdminCrossSite,
+    /// A request to the admin side without its token, or with a wrong one.
+    AdminToken {
+        /// Whether there was one.
+        given: bool,
+    },
     /// A log-in with a wrong name or password.
     WrongPassword,
     /// A session that another than this server issued.
@@ -91,9 +98,10 @@ impl HttpError {
             Self::Malformed(_) | Self::BadRequest(_) | Self::BadPurge(_) | Self::BadVersion(_) => {
                 StatusCode::BAD_REQUEST
             }
-            Self::Unauthorized(_) | Self::WrongPassword | Self::TokenRefused(_) => {
-                StatusCode::UNAUTHORIZED
-            }
+            Self::Unauthorized(_)
+            | Self::WrongPassword
+            | Self::TokenRefused(_)
+            | Self::AdminToken { .. } => StatusCode::UNAUTHORIZED,
             Self::IdentityProvider { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::UnknownTileset
             | Self::NoSuchTileset(_)
@@ -103,6 +111,7 @@ impl HttpError {
             Self::ForbiddenPlace
             | Self::ForbiddenScope(_)
             | Self::CrossSite
+            | Self::AdminCrossSite
             | Self::NotRenewable => StatusCode::FORBIDDEN,
             Self::TooMany { .. } | Self::OverQuota(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Origin { kind, .. } => match kind {
@@ -130,9 +139,10 @@ impl HttpError {
             | Self::TooLarge
             | Self::BadPurge(_)
             | Self::BadVersion(_) => Answer::Malformed,
-            Self::Unauthorized(_) | Self::WrongPassword | Self::TokenRefused(_) => {
-                Answer::Unauthorized
-            }
+            Self::Unauthorized(_)
+            | Self::WrongPassword
+            | Self::TokenRefused(_)
+            | Self::AdminToken { .. } => Answer::Unauthorized,
             Self::IdentityProvider { .. } => Answer::Other,
             Self::UnknownTileset
             | Self::NoSuchTileset(_)
@@ -142,6 +152,7 @@ impl HttpError {
             Self::ForbiddenPlace
             | Self::ForbiddenScope(_)
             | Self::CrossSite
+            | Self::AdminCrossSite
             | Self::NotRenewable => Answer::Forbidden,
             Self::TooMany { .. } | Self::OverQuota(_) => Answer::OverQuota,
             Self::Helper(error) => error.answer(),
@@ -190,8 +201,15 @@ impl HttpError {
                 format!("This session lacks the scope `{scope}`. Ask for one that has it.")
             }
             Self::CrossSite => {
-                "A page of another site may not do this. If it should, list its origin in `cors_origins`.".into()
+                "A page of another site may not do this: if it should, list its origin in `cors_origins`. A program \
+                 logs in with JSON, and then sends its token as `Authorization: Bearer`."
+                    .into()
             }
+            Self::AdminCrossSite => "The admin side answers to no page of another site.".into(),
+            Self::AdminToken { given: false } => {
+                "The admin side wants `admin_token` of [server], as `Authorization: Bearer`.".into()
+            }
+            Self::AdminToken { given: true } => "This is not `admin_token` of [server].".into(),
             Self::TooLarge => "The request's body is longer than this address takes.".into(),
             Self::WrongPassword => "Name or password is wrong.".into(),
             Self::NotRenewable => {
@@ -267,11 +285,17 @@ impl HttpError {
         if let Self::Method(allow) = self {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }
-        if matches!(self, Self::WrongPassword) {
+        if matches!(
+            self,
+            Self::WrongPassword | Self::AdminToken { given: false }
+        ) {
             // RFC 9110 §15.5.2: a 401 carries a challenge.
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if matches!(self, Self::TokenRefused(_)) {
+        if matches!(
+            self,
+            Self::TokenRefused(_) | Self::AdminToken { given: true }
+        ) {
             let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
             headers.insert(WWW_AUTHENTICATE, challenge);
         }

@@ -570,6 +570,8 @@ async fn what_is_wrong_with_the_instances_metadata_is_told_in_words() {
         roleless.contains("attach an instance profile"),
         "{roleless}"
     );
+    let off = words(Mode::Off).await;
+    assert!(off.contains("metadata is switched off"), "{off}");
     let broken = words(Mode::Broken).await;
     assert!(broken.contains("500"), "{broken}");
 }

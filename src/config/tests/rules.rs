@@ -250,6 +250,10 @@ pub(super) const RULES: &[(&str, &str)] = &[
         "[[quotas]]\nburst = 5",
         "quotas[0].burst:2 quotas[0].name:1",
     ),
+    (
+        "[[quotas]]\nrequests_per_second = 5\nbackground = true",
+        "quotas[0].name:1",
+    ),
     ("[[quotas]]\nname = 'Viewer'", "quotas[0].name:2"),
     (
         "[[quotas]]\nname = 'a'\n[[quotas]]\nname = 'a'",

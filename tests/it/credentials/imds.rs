@@ -26,6 +26,8 @@ pub enum Mode {
     Slow,
     /// 500.
     Broken,
+    /// 403: its metadata is switched off.
+    Off,
     /// The instance has no role.
     Roleless,
 }
@@ -137,6 +139,8 @@ async fn answer(mut stream: TcpStream, shared: Arc<Shared>) {
     let keys = shared.keys.lock().unwrap().clone();
     let (status, body) = if mode == Mode::Broken {
         ("500 Internal Server Error", String::new())
+    } else if mode == Mode::Off {
+        ("403 Forbidden", String::new())
     } else if head.starts_with("put /latest/api/token") {
         ("200 OK", "a-token".to_owned())
     } else if !with_token {

@@ -56,9 +56,11 @@ async fn an_imds_in_trouble_is_quoted() {
     cause(&findings, Check::Credentials);
     let reason = &of(&findings, Check::Credentials).reason;
     assert!(reason.contains("EC2 (IMDSv2)"), "{reason}");
-    let findings = on_instance(Mode::Refusing).await;
-    let remedy = cause(&findings, Check::Credentials);
-    assert!(remedy.contains("give the machine a role"), "{remedy}");
+    for nothing_there in [Mode::Refusing, Mode::Off] {
+        let findings = on_instance(nothing_there).await;
+        let remedy = cause(&findings, Check::Credentials);
+        assert!(remedy.contains("give the machine a role"), "{remedy}");
+    }
 }
 
 #[tokio::test]
