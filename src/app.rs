@@ -11,6 +11,7 @@ mod cluster;
 mod demo;
 mod doctor;
 mod events;
+mod give_way;
 mod login;
 pub mod needs;
 mod origin;
@@ -29,6 +30,7 @@ use tokio::task::JoinHandle;
 #[cfg(feature = "demo")]
 pub use self::demo::{DemoOptions, demo};
 pub use self::doctor::{doctor, patient};
+pub use self::give_way::give_way;
 use self::origin::FromAws;
 use self::tls::TlsError;
 use crate::auth::{

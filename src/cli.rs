@@ -226,8 +226,17 @@ fn bounds(text: &str) -> Result<Bounds, String> {
 
 /// Runs a command's work on a runtime of its own. A disk read that hangs does not hold up the end.
 fn block_on<F: Future>(work: F) -> Result<F::Output, Failure> {
+    block_on_with(work, || {})
+}
+
+/// The same, on threads that begin with this.
+fn block_on_with<F: Future>(
+    work: F,
+    first: impl Fn() + Send + Sync + 'static,
+) -> Result<F::Output, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .on_thread_start(first)
         .build()
         .map_err(|error| Failure::Failed(format!("the runtime did not start: {error}")))?;
     let output = runtime.block_on(work);

@@ -214,9 +214,10 @@ pub trait Origin: Send + Sync + 'static {
     }
 
     /// Whether a fetch in this lane would be held back now: told before anything is begun for it, and counted
-    /// as one that was. `None` where only [`Origin::fetch`] can tell.
-    fn refuses(&self, lane: Lane, deadline: Duration) -> Option<OriginError> {
-        let _ = (lane, deadline);
+    /// as one that was. `None` where only [`Origin::fetch`] can tell. `begun`: how many of the lane have been begun,
+    /// of which some may not have come here yet.
+    fn refuses(&self, lane: Lane, begun: usize, deadline: Duration) -> Option<OriginError> {
+        let _ = (lane, begun, deadline);
         None
     }
 }
@@ -231,7 +232,7 @@ impl<O: Origin + ?Sized> Origin for Arc<O> {
         (**self).has_room_for_guess()
     }
 
-    fn refuses(&self, lane: Lane, deadline: Duration) -> Option<OriginError> {
-        (**self).refuses(lane, deadline)
+    fn refuses(&self, lane: Lane, begun: usize, deadline: Duration) -> Option<OriginError> {
+        (**self).refuses(lane, begun, deadline)
     }
 }

@@ -23,7 +23,7 @@ pub struct Row {
 const COLOURS: [&str; 2] = ["#8a94a0", "#1a7f5a"];
 const LEFT: f64 = 300.0;
 /// Pixels for a ratio of one.
-const ONE: f64 = 340.0;
+const ONE: f64 = 320.0;
 
 /// The picture, as SVG.
 pub fn svg(rows: &[Row]) -> String {
@@ -40,7 +40,7 @@ pub fn svg(rows: &[Row]) -> String {
         .into_iter()
         .flat_map(|row| row.bars.iter().enumerate())
     {
-        let (x, colour) = (12 + n * 170, COLOURS[n]);
+        let (x, colour) = (12 + n * 200, COLOURS[n]);
         let _ = writeln!(
             svg,
             "<rect x=\"{x}\" y=\"34\" width=\"12\" height=\"12\" fill=\"{colour}\"/><text x=\"{}\" y=\"45\">{}</text>",
@@ -48,6 +48,12 @@ pub fn svg(rows: &[Row]) -> String {
             server.server,
         );
     }
+    let (x, bottom) = (LEFT + ONE, height - 8);
+    let _ = writeln!(
+        svg,
+        "<path d=\"M{x} 52V{bottom}\" stroke=\"#c4512d\" stroke-dasharray=\"4 3\"/><text x=\"{}\" y=\"45\" fill=\"#c4512d\">nginx</text>",
+        x - 20.0,
+    );
     for (n, row) in rows.iter().enumerate() {
         let top = 62 + n * 44;
         let _ = write!(
@@ -79,12 +85,6 @@ pub fn svg(rows: &[Row]) -> String {
         }
         svg.push('\n');
     }
-    let (x, bottom) = (LEFT + ONE, height - 8);
-    let _ = writeln!(
-        svg,
-        "<path d=\"M{x} 52V{bottom}\" stroke=\"#c4512d\" stroke-dasharray=\"4 3\"/><text x=\"{}\" y=\"45\" fill=\"#c4512d\">nginx</text>",
-        x - 20.0,
-    );
     svg.push_str("</svg>\n");
     svg
 }

@@ -7,12 +7,13 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::hash::BuildHasher as _;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::metrics::Label as _;
 use crate::origin::{Lane, Urgency};
 use crate::tile::TileKey;
 
@@ -46,6 +47,8 @@ pub struct Flights<T> {
     /// Where fills run: not on a core's runtime, whose business is hits.
     runtime: Handle,
     shards: [Mutex<(Table<T>, u64)>; SHARDS],
+    /// Fills that have been begun and have not ended, by their lane at the beginning.
+    under_way: [AtomicUsize; Lane::ALL.len()],
     hasher: foldhash::fast::RandomState,
 }
 
@@ -75,6 +78,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         Self {
             runtime: Handle::current(),
             shards: std::array::from_fn(|_| Mutex::new((Table::default(), 0))),
+            under_way: std::array::from_fn(|_| AtomicUsize::new(0)),
             hasher: foldhash::fast::RandomState::default(),
         }
     }
@@ -113,10 +117,12 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         table.insert(key, flight);
         drop(shard);
 
+        self.under_way[lane as usize].fetch_add(1, Ordering::Relaxed);
         let landing = Landing {
             flights: Arc::clone(self),
             key,
             number,
+            lane,
         };
         let fill = fill(withdrawn, urgency);
         self.runtime.spawn(async move {
@@ -175,6 +181,11 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         self.shards.iter().map(|shard| lock(shard).0.len()).sum()
     }
 
+    /// Fills of a lane that have been begun and have not ended: also those that no thread has come to yet.
+    pub fn under_way(&self, lane: Lane) -> usize {
+        self.under_way[lane as usize].load(Ordering::Relaxed)
+    }
+
     fn shard(&self, key: TileKey) -> MutexGuard<'_, (Table<T>, u64)> {
         let hash = usize::try_from(self.hasher.hash_one(key) >> 32).unwrap_or(0);
         lock(&self.shards[hash % SHARDS])
@@ -191,10 +202,12 @@ struct Landing<T: Clone + Send + Sync + 'static> {
     flights: Arc<Flights<T>>,
     key: TileKey,
     number: u64,
+    lane: Lane,
 }
 
 impl<T: Clone + Send + Sync + 'static> Drop for Landing<T> {
     fn drop(&mut self) {
+        self.flights.under_way[self.lane as usize].fetch_sub(1, Ordering::Relaxed);
         let mut shard = self.flights.shard(self.key);
         if shard
             .0
@@ -208,8 +221,6 @@ impl<T: Clone + Send + Sync + 'static> Drop for Landing<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
-
     use super::*;
     use crate::tile::{KeySpace, Scale, TileCoord};
 
@@ -254,14 +265,19 @@ mod tests {
             assert_eq!(ticket.landed().await, Some(7));
         }
         assert_eq!(fills.load(Ordering::SeqCst), 1);
-        assert_eq!(flights.len(), 0);
+        assert_eq!(
+            (flights.len(), flights.under_way(Lane::Interactive)),
+            (0, 0)
+        );
     }
 
     #[tokio::test]
     async fn a_fill_that_panics_fails_its_waiters_and_blocks_nobody() {
         let flights = Arc::new(Flights::<u8>::new());
         let ticket = join(&flights, async { panic!("a fill that dies, on purpose") });
+        assert_eq!(flights.under_way(Lane::Interactive), 1);
         assert_eq!(ticket.landed().await, None);
+        assert_eq!(flights.under_way(Lane::Interactive), 0);
         assert_eq!(join(&flights, async { 1 }).landed().await, Some(1));
     }
 

@@ -439,7 +439,8 @@ impl Shared {
         if self.has(key) {
             return None;
         }
-        let refused = self.origin.refuses(lane, self.parts.deadline)?;
+        let begun = self.flights.under_way(lane);
+        let refused = self.origin.refuses(lane, begun, self.parts.deadline)?;
         self.parts.metrics.origin.inc(OriginOutcome::HeldBack);
         Some(refused)
     }

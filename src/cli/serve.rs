@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{ConfigArg, Failure, block_on};
+use super::{ConfigArg, Failure, block_on_with};
 use crate::config::Config;
 use crate::{app, log};
 
@@ -26,5 +26,5 @@ pub(super) struct ServeArgs {
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let config = Config::load(&args.config.config)?;
     log::init()?;
-    block_on(app::serve(config))?.map_err(|error| Failure::failed(&error))
+    block_on_with(app::serve(config), app::give_way)?.map_err(|error| Failure::failed(&error))
 }

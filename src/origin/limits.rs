@@ -259,14 +259,14 @@ impl<O: Origin> Limited<O> {
     }
 
     /// What [`Limited::ask`] would say at once, without a place taken.
-    fn refuses_now(&self, lane: Lane, deadline: Duration) -> Option<OriginError> {
+    fn refuses_now(&self, lane: Lane, begun: usize, deadline: Duration) -> Option<OriginError> {
         if let Some(away) = self.breaker().refuses(Instant::now().into_std()) {
             return Some(self.circuit_open(away));
         }
-        let refuses = |line: &Line| line.refuses(deadline, self.service());
+        let refuses = |line: &Line, begun| line.refuses(begun, deadline, self.service());
         let refused = match lane {
-            Lane::Interactive => refuses(&self.line),
-            Lane::Background => refuses(&self.background).or_else(|| refuses(&self.line)),
+            Lane::Interactive => refuses(&self.line, begun),
+            Lane::Background => refuses(&self.background, begun).or_else(|| refuses(&self.line, 0)),
             // A guess is refused by what it finds when it is its turn.
             Lane::Speculative => None,
         };
@@ -309,8 +309,8 @@ impl<O: Origin> Origin for Limited<O> {
         })
     }
 
-    fn refuses(&self, lane: Lane, deadline: Duration) -> Option<OriginError> {
-        let error = self.refuses_now(lane, deadline)?;
+    fn refuses(&self, lane: Lane, begun: usize, deadline: Duration) -> Option<OriginError> {
+        let error = self.refuses_now(lane, begun, deadline)?;
         self.counters.errors[error.kind.index()].fetch_add(1, Ordering::Relaxed);
         Some(error)
     }

@@ -61,12 +61,21 @@ impl Line {
         }
     }
 
-    /// Whether who came now would get no place, without taking one.
-    pub(super) fn refuses(&self, deadline: Duration, service: Duration) -> Option<Refused> {
-        if self.slots.available_permits() > 0 {
-            return None;
-        }
-        self.admit(self.waiting(), deadline, service).err()
+    /// Whether who came now would get no place, without taking one. `begun`: how many are on their way here, have
+    /// a slot or wait for one. When it is this machine that cannot keep up, they are on their way, and who looked
+    /// at the line alone would let in ever more.
+    pub(super) fn refuses(
+        &self,
+        begun: usize,
+        deadline: Duration,
+        service: Duration,
+    ) -> Option<Refused> {
+        let here = match self.slots.available_permits() {
+            0 => Some(self.waiting()),
+            _ => None,
+        };
+        let ahead = here.max(begun.checked_sub(self.at_once))?;
+        self.admit(ahead, deadline, service).err()
     }
 
     /// Whether one with this many ahead may wait, and how long it will.

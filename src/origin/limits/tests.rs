@@ -98,7 +98,7 @@ async fn a_full_queue_holds_back_at_once() {
 async fn a_full_queue_is_told_before_anything_is_begun_and_counted_once() {
     let origin = limited(1, 1);
     origin.inner().fail_always(Fault::Hang);
-    let refuses = |lane| origin.refuses(lane, 10 * SECOND).map(|error| error.kind);
+    let refuses = |lane| origin.refuses(lane, 0, 10 * SECOND).map(|error| error.kind);
     assert_eq!(refuses(Lane::Interactive), None, "there is a slot");
     let _first = spawn(&origin, 10 * SECOND);
     settle().await;
@@ -113,16 +113,24 @@ async fn a_full_queue_is_told_before_anything_is_begun_and_counted_once() {
     assert_eq!(origin.inner().calls(), 1);
 }
 
+#[tokio::test]
+async fn those_on_their_way_to_the_line_count_as_if_they_had_come() {
+    let origin = limited(4, 10);
+    let refuses = |begun| origin.refuses(Lane::Interactive, begun, SECOND).is_some();
+    assert_eq!([0, 4, 13].map(refuses), [false; 3]);
+    assert!(refuses(14), "4 slots and 10 places are taken");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_open_circuit_is_told_before_anything_is_begun() {
     let origin = limited(4, 10);
     let unreachable = Fault::error(OriginErrorKind::Unreachable);
     origin.inner().fail_always(unreachable);
     for _ in 0..10 {
-        assert!(origin.refuses(Lane::Interactive, SECOND).is_none());
+        assert!(origin.refuses(Lane::Interactive, 0, SECOND).is_none());
         let _ = origin.fetch(request(SECOND)).await;
     }
-    let refused = origin.refuses(Lane::Interactive, SECOND).unwrap();
+    let refused = origin.refuses(Lane::Interactive, 0, SECOND).unwrap();
     assert_eq!(refused.kind, OriginErrorKind::HeldBack);
     assert!(refused.retry_after.is_some());
     assert_eq!(origin.stats().circuit_open, 1);
