@@ -23,8 +23,8 @@ COPY --from=web /web/node_modules web/node_modules
 ENV TILEKEEP_NO_NPM=1
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/src/target,sharing=locked \
-    cargo build --release --locked --no-default-features \
-    && cp target/release/tilekeep /usr/local/bin/tilekeep
+    cargo build --profile dist --locked --no-default-features \
+    && cp target/dist/tilekeep /usr/local/bin/tilekeep
 
 FROM debian:bookworm-slim
 # The certificates by which S3 and STS are recognised.

@@ -139,9 +139,10 @@ async fn guesses_push_out_nothing_that_people_look_at() {
         world.cache.get(wanted(&world, *x, *y)).await.unwrap();
         world.settled().await;
     }
-    // The admission counts how often a tile is asked for, in a sketch: one or two may be taken for another.
+    // The admission counts how often a tile is asked for in a sketch, which is small here, and by a hash that is
+    // another in each run: some tiles are taken for others (0 to 7 were seen). Without it nearly all would be gone.
     let fetched = world.origin.calls() - asked;
-    assert!(fetched <= 4, "{fetched} of 48 had to be fetched again");
+    assert!(fetched <= 12, "{fetched} of 48 had to be fetched again");
 }
 
 #[tokio::test]
