@@ -175,8 +175,7 @@ fn embed(name: &str, path: &Path, out: &Path, table: &mut String) -> io::Result<
         _ => ("application/octet-stream", false),
     };
     // The hash only tells one version from the next; nobody gains by forging it.
-    let hash = format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&bytes));
-    let hash = &hash[..16];
+    let hash = format!("{:016x}", twox_hash::XxHash3_64::oneshot(&bytes));
     let (stored_as, stored) = if is_text {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
         io::Write::write_all(&mut encoder, &bytes)?;

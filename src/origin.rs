@@ -10,6 +10,7 @@ pub mod limits;
 pub mod pmtiles;
 pub mod s3;
 mod urgency;
+mod validator;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use self::urgency::{Lane, Urgency};
+pub use self::validator::OriginValidator;
 use crate::tile::{Scale, TileCoord, Tileset};
 
 /// How a stored tile's bytes are encoded (RFC 9110 §8.4.1), found by looking at them.
@@ -32,27 +34,6 @@ pub enum ContentEncoding {
     Brotli,
     /// Zstandard (RFC 8878).
     Zstd,
-}
-
-/// What the origin calls the version of an object that we hold: S3's `ETag`, quotes included.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OriginValidator(Box<str>);
-
-impl OriginValidator {
-    /// The longest that is kept: S3's are 34 to 40 bytes. A longer one is as good as none.
-    pub const MAX_LEN: usize = 128;
-
-    /// Keeps a validator if it is one that can be sent back.
-    pub fn new(etag: &str) -> Option<Self> {
-        let sendable = |b: u8| (0x21..=0x7e).contains(&b);
-        (!etag.is_empty() && etag.len() <= Self::MAX_LEN && etag.bytes().all(sendable))
-            .then(|| Self(etag.into()))
-    }
-
-    /// As it was sent.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 /// One tile that is wanted.

@@ -23,7 +23,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use twox_hash::XxHash3_64;
 
 use super::ArchiveError;
 use super::ranges::Ranges;
@@ -62,7 +62,7 @@ impl Head {
         bytes[1..9].copy_from_slice(&self.id.to_le_bytes());
         bytes[9..17].copy_from_slice(&self.body.to_le_bytes());
         bytes[17..21].copy_from_slice(&self.length.to_le_bytes());
-        let check = xxh3_64_with_seed(&bytes[..21], at);
+        let check = XxHash3_64::oneshot_with_seed(at, &bytes[..21]);
         bytes[21..].copy_from_slice(&check.to_le_bytes());
         bytes
     }
@@ -72,7 +72,7 @@ impl Head {
             let bytes = bytes[from..from + 8].try_into().ok()?;
             Some(u64::from_le_bytes(bytes))
         };
-        if xxh3_64_with_seed(&bytes[..21], at) != eight(21)? {
+        if XxHash3_64::oneshot_with_seed(at, &bytes[..21]) != eight(21)? {
             return None;
         }
         let kind = match bytes[0] {
@@ -193,7 +193,7 @@ impl Spool {
             if head.kind == Kind::Body {
                 body.resize(head.length as usize, 0);
                 reader.read_exact(&mut body).map_err(io("read it"))?;
-                if xxh3_64(&body) != head.body {
+                if XxHash3_64::oneshot(&body) != head.body {
                     break;
                 }
                 self.bodies.entry(head.body).or_insert(self.end);
@@ -223,7 +223,7 @@ impl Spool {
 
     /// Keeps a tile.
     pub(super) fn put(&mut self, id: u64, body: &[u8]) -> Result<(), ArchiveError> {
-        let hash = xxh3_64(body);
+        let hash = XxHash3_64::oneshot(body);
         let length = u32::try_from(body.len()).ok().filter(|n| *n <= MAX_BODY);
         let Some(length) = length else {
             let said = format!("a tile of {} bytes is too large", body.len());
@@ -317,7 +317,7 @@ impl Spool {
     pub(super) fn body(&self, at: u64) -> Result<Bytes, ArchiveError> {
         let head = self.head(at)?;
         let body = self.read(at + HEAD as u64, head.length as usize)?;
-        if head.kind != Kind::Body || xxh3_64(&body) != head.body {
+        if head.kind != Kind::Body || XxHash3_64::oneshot(&body) != head.body {
             return Err(self.rotten());
         }
         Ok(body.into())

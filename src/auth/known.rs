@@ -10,7 +10,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 use super::{NoRandomness, Session, random};
 use crate::clock::Timestamp;
@@ -102,7 +102,7 @@ impl KnownTokens {
 
     fn hash(&self, token: &[u8]) -> u64 {
         let tail = token.len().saturating_sub(TAIL);
-        xxh3_64_with_seed(&token[tail..], self.seed)
+        XxHash3_64::oneshot_with_seed(self.seed, &token[tail..])
     }
 
     /// By the top bits; the map inside uses the lower ones and the top seven.
@@ -123,7 +123,7 @@ impl Hasher for AlreadyHashed {
 
     fn write(&mut self, bytes: &[u8]) {
         // Not reached with `u64` keys; still a hash.
-        self.0 = xxh3_64_with_seed(bytes, self.0);
+        self.0 = XxHash3_64::oneshot_with_seed(self.0, bytes);
     }
 
     fn write_u64(&mut self, hash: u64) {

@@ -10,7 +10,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use super::RevocationId;
 use super::revocation::RevocationsError;
@@ -202,12 +202,12 @@ fn read(file: &File) -> io::Result<Option<Contents>> {
 
 fn line(id: RevocationId, until: Timestamp) -> String {
     let said = format!("{id} {}", until.millis());
-    format!("{said} {:016x}\n", xxh3_64(said.as_bytes()))
+    format!("{said} {:016x}\n", XxHash3_64::oneshot(said.as_bytes()))
 }
 
 fn parse(line: &str) -> Option<(RevocationId, Timestamp)> {
     let (said, checksum) = line.strip_suffix('\n')?.rsplit_once(' ')?;
-    if checksum != format!("{:016x}", xxh3_64(said.as_bytes())) {
+    if checksum != format!("{:016x}", XxHash3_64::oneshot(said.as_bytes())) {
         return None;
     }
     let (id, until) = said.split_once(' ')?;

@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 use super::{NoRandomness, random};
 use crate::clock::Timestamp;
@@ -94,7 +94,7 @@ impl Throttle {
         now: Timestamp,
     ) -> Result<Attempt, Throttled> {
         let (address, network) = places(from);
-        let hash = |bytes: &[u8]| xxh3_64_with_seed(bytes, self.seed);
+        let hash = |bytes: &[u8]| XxHash3_64::oneshot_with_seed(self.seed, bytes);
         let pair = hash(&[&address.octets(), account.as_bytes()].concat());
         let newcomer = hash(&network.octets());
         let address = hash(&address.octets());
@@ -162,7 +162,7 @@ impl Throttle {
     }
 
     fn address(&self, from: IpAddr) -> u64 {
-        xxh3_64_with_seed(&places(from).0.octets(), self.seed)
+        XxHash3_64::oneshot_with_seed(self.seed, &places(from).0.octets())
     }
 
     /// The password was not looked at: the attempt costs nothing.

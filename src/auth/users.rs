@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 use super::password::MAX_PASSWORD_LEN;
 use super::throttle::{Attempt, Throttle, Throttled};
@@ -126,7 +126,7 @@ impl Loaded {
 
     /// `None` when there are no users at all, which is no secret.
     fn decoy(&self, name: &str) -> Option<&PasswordHash> {
-        let hash = xxh3_64_with_seed(name.as_bytes(), self.seed);
+        let hash = XxHash3_64::oneshot_with_seed(self.seed, name.as_bytes());
         let count = u64::try_from(self.decoys.len()).ok()?;
         let index = usize::try_from(hash.checked_rem(count)?).ok()?;
         self.decoys.get(index)

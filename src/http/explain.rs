@@ -11,7 +11,6 @@ use super::shield::shield;
 use super::tile_answer::http_date;
 use crate::cache::{Assessment, Explained, Freshness, Held, Wanted};
 use crate::clock::Timestamp;
-use crate::origin::OriginValidator;
 
 /// The answer: JSON that is made for reading.
 pub fn explain(wanted: Wanted<'_>, explained: &Explained) -> Response<Body> {
@@ -58,7 +57,7 @@ fn in_memory(judged: Assessment, held: &Held, now: Timestamp) -> Value {
         json["bytes"] = held.body().len().into();
         json["etag"] = String::from_utf8_lossy(&held.content().etag()).into();
         json["content_encoding"] = encoding::name(held.encoding()).into();
-        json["origin_validator"] = validator.as_ref().map(OriginValidator::as_str).into();
+        json["origin_validator"] = validator.as_ref().map(ToString::to_string).into();
         json["last_modified"] = held
             .last_modified()
             .and_then(http_date)

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use super::{
     Origin, OriginError, OriginErrorKind, OriginFuture, OriginReply, OriginRequest, OriginTile,
@@ -40,7 +40,7 @@ impl MemoryOrigin {
         let body = body.into();
         let tile = OriginTile {
             encoding: encoding::detect(None, &body).unwrap_or(super::ContentEncoding::Identity),
-            validator: OriginValidator::new(&format!("\"{:016x}\"", xxh3_64(&body))),
+            validator: OriginValidator::new(&format!("\"{:016x}\"", XxHash3_64::oneshot(&body))),
             body,
             last_modified,
         };

@@ -234,7 +234,7 @@ impl Get<'_> {
             .get_object()
             .bucket(self.bucket)
             .key(&self.key)
-            .set_if_none_match(self.validator.map(|v| v.as_str().to_owned()))
+            .set_if_none_match(self.validator.map(ToString::to_string))
             .send()
             .await;
         match sent {

@@ -3,9 +3,10 @@
 //! Invariant: a tile has a number in the plan, from 0; the same plan gives the same numbers in every run. That is what
 //! the resume file counts in.
 
+use std::hash::Hasher as _;
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::Xxh3Default;
+use twox_hash::xxhash3_64::Hasher;
 
 use super::facts::TilesetFacts;
 use crate::tile::{Cover, Coverage, TileCoord, Walk};
@@ -50,10 +51,10 @@ impl Plan {
         (first, last): (u8, u8),
         words: &[&str],
     ) -> Self {
-        let mut hash = Xxh3Default::new();
+        let mut hash = Hasher::new();
         let mut field = |bytes: &[u8]| {
-            hash.update(&(bytes.len() as u64).to_le_bytes());
-            hash.update(bytes);
+            hash.write(&(bytes.len() as u64).to_le_bytes());
+            hash.write(bytes);
         };
         for word in words {
             field(word.as_bytes());
@@ -82,7 +83,7 @@ impl Plan {
         }
         Self {
             legs,
-            digest: hash.digest(),
+            digest: hash.finish(),
         }
     }
 

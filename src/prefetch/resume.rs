@@ -16,7 +16,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use super::outcome::Reason;
 use super::ranges::Ranges;
@@ -255,7 +255,7 @@ fn lock(file: &File, path: &Path) -> Result<(), ResumeError> {
 }
 
 fn checksum(text: &str) -> u64 {
-    xxh3_64(text.as_bytes()) & 0xffff_ffff
+    XxHash3_64::oneshot(text.as_bytes()) & 0xffff_ffff
 }
 
 /// A line with its checksum and its end.

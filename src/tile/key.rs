@@ -2,7 +2,7 @@
 //!
 //! The bucket's address is no part of it: a bucket that moves keeps its cache.
 
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use super::{Scale, TileCoord};
 
@@ -20,7 +20,7 @@ impl KeySpace {
             bytes.push(0);
             bytes.extend_from_slice(version.as_bytes());
         }
-        Self(xxh3_64(&bytes))
+        Self(XxHash3_64::oneshot(&bytes))
     }
 
     /// The number itself, for records on disk.
@@ -85,7 +85,7 @@ impl TileKey {
 
     /// A number from the key that is spread evenly: for jitter, shards and tables.
     pub fn spread(self) -> u64 {
-        xxh3_64(&self.to_bytes())
+        XxHash3_64::oneshot(&self.to_bytes())
     }
 }
 

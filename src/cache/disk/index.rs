@@ -67,6 +67,7 @@ const BAD: u64 = 1 << 14;
 const KIND_SHIFT: u32 = 12;
 const AGE_SHIFT: u32 = 4;
 const HITS_AND_AGE: u64 = 0xfff;
+const AGE: u64 = HITS_AND_AGE ^ MAX_HITS;
 
 impl Entry {
     pub(super) fn new(place: Place, kind: Kind, validated_at: Timestamp) -> Self {
@@ -116,14 +117,17 @@ impl Entry {
         (hits >> past.min(63)) as u32
     }
 
-    /// Counts a hit, and says whether there was room to: the rest of a tile's fame does not count
-    /// for its segment either, or a single famous one would keep a segment of forgotten ones.
-    pub(super) fn hit(&mut self, age: u8) -> bool {
+    /// Counts a hit.
+    pub(super) fn hit(&mut self, age: u8) -> Hit {
         let hits = u64::from(self.hits(age));
         let counts = hits < MAX_HITS;
         let hits = hits + u64::from(counts);
-        self.info = self.info & !HITS_AND_AGE | u64::from(age) << AGE_SHIFT | hits;
-        counts
+        let before = self.info;
+        self.info = before & !HITS_AND_AGE | u64::from(age) << AGE_SHIFT | hits;
+        Hit {
+            counts,
+            first_of_age: before & MAX_HITS == 0 || (before ^ self.info) & AGE != 0,
+        }
     }
 
     /// What it is worth to keep: the hits when it was last hit, however long ago that was. What is
@@ -139,6 +143,17 @@ impl Entry {
             info: self.info & !MAX_HITS | hits,
         }
     }
+}
+
+/// What a hit means to others than the entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hit {
+    /// Whether there was room to count it: the rest of a tile's fame does not count for its segment either, or a
+    /// single famous one would keep a segment of forgotten ones.
+    pub(super) counts: bool,
+    /// Whether it is the entry's first in this age: then it is as recent as any. To move it to the front at every
+    /// hit would take five more places in memory each time, for an order that ages tell well enough.
+    pub(super) first_of_age: bool,
 }
 
 /// A response that waits to be written, and is served from here until it is.
@@ -382,7 +397,7 @@ mod tests {
         assert_eq!(place.len(), ((1 << 21) - 1) * 8);
         for kind in [Kind::Tile, Kind::Reference, Kind::Absence] {
             let mut entry = Entry::new(place, kind, Timestamp::from_millis(77));
-            assert_eq!((0..40).filter(|_| entry.hit(250)).count(), 15);
+            assert_eq!((0..40).filter(|_| entry.hit(250).counts).count(), 15);
             entry.set_validated_at(Timestamp::from_millis(1_790_000_000_123));
             assert_eq!((entry.kind(), entry.is_bad()), (kind, false));
             assert_eq!(entry.validated_at().millis(), 1_790_000_000_123);
@@ -392,7 +407,7 @@ mod tests {
                 (kind, 7, 3)
             );
             assert_eq!((moved.hits(4), moved.hits(100)), (0, 0));
-            assert!(entry.hit(251) && entry.hits(251) == 8 && entry.worth() == 8);
+            assert!(entry.hit(251).counts && entry.hits(251) == 8 && entry.worth() == 8);
             assert_eq!(moved.validated_at(), entry.validated_at());
             entry.set_bad();
             assert!(entry.is_bad() && entry.kind() == kind);

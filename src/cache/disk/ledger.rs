@@ -21,7 +21,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 use crate::clock::Timestamp;
 use crate::tile::TileKey;
@@ -125,13 +125,13 @@ impl Line {
 /// Writes a checksum of what is before it into the last eight bytes.
 fn seal(bytes: &mut [u8], seed: u64) {
     let end = bytes.len() - 8;
-    let checksum = xxh3_64_with_seed(&bytes[..end], seed);
+    let checksum = XxHash3_64::oneshot_with_seed(seed, &bytes[..end]);
     bytes[end..].copy_from_slice(&checksum.to_le_bytes());
 }
 
 fn is_sealed(bytes: &[u8], seed: u64) -> bool {
     let end = bytes.len().saturating_sub(8);
-    xxh3_64_with_seed(&bytes[..end], seed) == u64_at(bytes, end)
+    XxHash3_64::oneshot_with_seed(seed, &bytes[..end]) == u64_at(bytes, end)
 }
 
 /// A line of any bytes, sealed: it reads as what it is written as again, and one that is damaged is none.

@@ -157,14 +157,18 @@ impl State {
             drop(shard);
             return Located::Queued(with_validated_at(&stored, at));
         }
-        let Some(entry) = shard.entries.get_mut(key).filter(|entry| !entry.is_bad()) else {
+        let found = shard.entries.peek_mut(key);
+        let Some(entry) = found.filter(|entry| !entry.is_bad()) else {
             return Located::Nowhere;
         };
-        let counts = entry.hit(self.age());
+        let hit = entry.hit(self.age());
         let entry = *entry;
+        if hit.first_of_age {
+            shard.entries.promote(key);
+        }
         match shard.segment(entry.place) {
             Some(segment) => {
-                if counts {
+                if hit.counts {
                     segment.hit();
                 }
                 Located::At(entry, Arc::clone(segment))

@@ -20,7 +20,7 @@
 
 use std::ops::Range;
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 use crate::cache::ContentHash;
 use crate::clock::Timestamp;
@@ -109,14 +109,15 @@ impl Head {
 
     /// How long the record is with a body of this length.
     pub(super) fn record_len(&self, body_len: usize) -> usize {
-        let validator = self.validator.as_ref().map_or(0, |v| v.as_str().len());
+        let validator = self.validator.as_ref().map_or(0, OriginValidator::text_len);
         (HEADER_LEN + validator + body_len).next_multiple_of(UNIT)
     }
 
     /// Appends the record. The body is shorter than [`MAX_RECORD_LEN`].
     pub(super) fn encode(&self, body: &[u8], segment_id: u64, out: &mut Vec<u8>) {
         let start = out.len();
-        let validator = self.validator.as_ref().map_or("", |v| v.as_str());
+        let validator = self.validator.as_ref().map(ToString::to_string);
+        let validator = validator.unwrap_or_default();
         let validator_len = u8::try_from(validator.len()).unwrap_or(0);
         let flags = if self.last_modified.is_some() {
             HAS_LAST_MODIFIED
@@ -143,7 +144,7 @@ impl Head {
 
 /// Writes a record's checksum: it was made just now, or moves to another segment.
 pub(super) fn reseal(record: &mut [u8], segment_id: u64) {
-    let checksum = xxh3_64_with_seed(&record[8..], segment_id);
+    let checksum = XxHash3_64::oneshot_with_seed(segment_id, &record[8..]);
     record[..8].copy_from_slice(&checksum.to_le_bytes());
 }
 
@@ -168,7 +169,7 @@ pub(super) fn decode(bytes: &[u8], segment_id: u64) -> Result<(Head, Range<usize
     if claimed_len(bytes) != Some(bytes.len()) {
         return Err(Corruption::Length);
     }
-    if xxh3_64_with_seed(&bytes[8..], segment_id) != u64_at(header, 0) {
+    if XxHash3_64::oneshot_with_seed(segment_id, &bytes[8..]) != u64_at(header, 0) {
         return Err(Corruption::Checksum);
     }
     // From here on a disagreement is a record that was never ours, however well it is sealed.

@@ -15,7 +15,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 use crate::clock::Timestamp;
 use crate::tile::TileKey;
@@ -90,7 +90,7 @@ pub(super) fn header(id: u64) -> [u8; SEGMENT_HEADER_LEN] {
     bytes[..4].copy_from_slice(&HEADER_MAGIC);
     bytes[4] = FORMAT_VERSION;
     bytes[8..16].copy_from_slice(&id.to_le_bytes());
-    let checksum = xxh3_64_with_seed(&bytes[..24], id);
+    let checksum = XxHash3_64::oneshot_with_seed(id, &bytes[..24]);
     bytes[24..].copy_from_slice(&checksum.to_le_bytes());
     bytes
 }
@@ -213,7 +213,7 @@ pub(super) fn summary(id: u64, records_end: u64, entries: &[SummaryEntry]) -> Ve
     out.extend_from_slice(&[FORMAT_VERSION, 0, 0, 0]);
     out.extend_from_slice(&records_end.to_le_bytes());
     out.extend_from_slice(&(entries.len() as u64).to_le_bytes());
-    let checksum = xxh3_64_with_seed(&out, id);
+    let checksum = XxHash3_64::oneshot_with_seed(id, &out);
     out.extend_from_slice(&checksum.to_le_bytes());
     out
 }
@@ -256,7 +256,7 @@ fn read_summary(file: &DiskFile, id: u64, len: u64) -> io::Result<Option<Content
     let mut bytes = vec![0; usize::try_from(len - records_end).unwrap_or(0)];
     file.read_exact_at(&mut bytes, records_end)?;
     let (sealed, checksum) = bytes.split_at(bytes.len() - 8);
-    if xxh3_64_with_seed(sealed, id) != u64_at(checksum, 0) {
+    if XxHash3_64::oneshot_with_seed(id, sealed) != u64_at(checksum, 0) {
         return Ok(None);
     }
     let entries = sealed

@@ -31,7 +31,7 @@ impl Memory {
         let Some(object) = lock(&self.object).clone() else {
             return RangeReply::NotFound;
         };
-        let etag = format!("\"{:016x}\"", xxhash_rust::xxh3::xxh3_64(&object));
+        let etag = format!("\"{:016x}\"", twox_hash::XxHash3_64::oneshot(&object));
         let validator = OriginValidator::new(&etag).unwrap();
         if request.only.as_ref().is_some_and(|only| *only != validator) {
             return RangeReply::Changed;

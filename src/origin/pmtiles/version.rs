@@ -85,7 +85,7 @@ impl Version {
 
     /// The validator of what lies there: the archive's, and where.
     pub(super) fn validator_of(&self, place: &Range<u64>) -> Option<OriginValidator> {
-        let (etag, start) = (self.validator.as_str(), place.start);
+        let (etag, start) = (&self.validator, place.start);
         OriginValidator::new(&format!("{etag}@{start}+{}", place.end - start))
     }
 

@@ -59,8 +59,8 @@ impl Get<'_> {
             .bucket(self.bucket)
             .key(&self.key)
             .range(format!("bytes={}-{}", range.start, range.end - 1))
-            .set_if_match(self.only.map(|v| v.as_str().to_owned()))
-            .set_if_none_match(self.validator.map(|v| v.as_str().to_owned()))
+            .set_if_match(self.only.map(ToString::to_string))
+            .set_if_none_match(self.validator.map(ToString::to_string))
             .send()
             .await;
         match sent {

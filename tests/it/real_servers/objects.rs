@@ -172,7 +172,7 @@ async fn an_object_of_several_parts_is_a_tile_like_any_other() {
         "{} bytes that differ",
         tile.body.len()
     );
-    let validator = tile.validator.as_ref().unwrap().as_str();
+    let validator = tile.validator.as_ref().unwrap().to_string();
     assert!(validator.ends_with("-2\""), "of two parts: {validator}");
     held(&origin, &tile).await;
 }
