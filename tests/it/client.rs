@@ -1,22 +1,17 @@
 //! What a program asks with (`src/client`): both protocols, with and without TLS, and its bounds.
 
-use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use tilekeep::client::{
     Client, ClientErrorKind, Connection, Credential, CredentialError, Protocol, ServerUrl,
-    native_roots,
 };
 use tilekeep::config::Tls;
 use tilekeep::origin::failing::{FailingOrigin, Fault, MemoryOrigin};
 use tilekeep::tile::{Scale, TileCoord, TileFormat};
-use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
+use crate::certificate::{certificate, trusting};
 use crate::support::{self, Running, claims, config, spec, tileset, token};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -135,39 +130,4 @@ async fn over_tls_the_certificate_is_checked_and_http_2_agreed_on() {
     };
     assert_eq!(stranger.kind, ClientErrorKind::Tls);
     server.stop().await;
-}
-
-/// A certificate for `localhost`, signed by itself.
-fn certificate(folder: &Path) -> (std::path::PathBuf, std::path::PathBuf) {
-    let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
-    let made = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-        ])
-        .args(["-nodes", "-days", "2", "-subj", "/CN=localhost"])
-        .args(["-addext", "subjectAltName=DNS:localhost"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .args([Path::new("-keyout"), &key, Path::new("-out"), &cert])
-        .output()
-        .expect("openssl is needed: apt-get install openssl");
-    assert!(made.status.success(), "{made:?}");
-    (cert, key)
-}
-
-fn trusting(cert: &Path) -> ClientConfig {
-    let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_file(cert).unwrap())
-        .unwrap();
-    let provider = native_roots("nobody").crypto_provider().clone();
-    ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth()
 }

@@ -2,6 +2,7 @@
 //!
 //! | what | where |
 //! | --- | --- |
+//! | handshakes that are none, slow ones, slow heads behind TLS | `handshakes` |
 //! | slow heads, slow reading, half-closed and reset connections, pipelining | `connections` |
 //! | floods of headers and URLs, what is no HTTP | `heads` |
 //! | bodies that two readers would end in two places | `bodies`, and `wire` |
@@ -25,6 +26,7 @@ mod connections;
 mod floods;
 mod frames;
 mod h2;
+mod handshakes;
 mod heads;
 mod paths;
 mod streams;

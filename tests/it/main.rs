@@ -14,6 +14,7 @@ mod archive_origin;
 mod archives;
 mod attacks;
 mod caches;
+mod certificate;
 mod cli;
 mod client;
 mod cloudfront;

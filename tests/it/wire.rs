@@ -18,20 +18,17 @@ use crate::support::{self, Running, claims, config, spec, tileset, token};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub async fn server() -> (Running, Arc<FailingOrigin<MemoryOrigin>>) {
-    let world = spec("world", TileFormat::Png);
+    let (origin, config) = (origin(), config([spec("world", TileFormat::Png)]));
+    (support::start(config, origin.clone()).await, origin)
+}
+
+/// A bucket with one tile.
+pub fn origin() -> Arc<FailingOrigin<MemoryOrigin>> {
+    let tileset = tileset(spec("world", TileFormat::Png));
     let memory = MemoryOrigin::new();
-    memory.put(
-        &tileset(world.clone()),
-        TileCoord::new(0, 0, 0).unwrap(),
-        Scale::One,
-        "tile",
-        None,
-    );
-    let origin = Arc::new(FailingOrigin::new(memory));
-    (
-        support::start(config([world]), origin.clone()).await,
-        origin,
-    )
+    let coord = TileCoord::new(0, 0, 0).unwrap();
+    memory.put(&tileset, coord, Scale::One, "tile", None);
+    Arc::new(FailingOrigin::new(memory))
 }
 
 pub fn tile_request(line_end: &str) -> String {
