@@ -21,6 +21,7 @@
 //! Left out on purpose: freshness (the algorithm over the tiers decides it) and admission (whoever
 //! puts has decided that already).
 
+mod buffer;
 mod folder;
 #[cfg(any(test, fuzzing))]
 mod fuzz;

@@ -12,6 +12,7 @@ use crate::cache::{ContentHash, Stored, StoredAbsence, StoredTile};
 use crate::clock::Timestamp;
 use crate::tile::TileKey;
 
+use super::buffer::Buffer;
 use super::index::{Entry, Place, prefix};
 use super::io::NotNow;
 use super::record::{self, Head, Kind};
@@ -270,13 +271,14 @@ impl State {
         segment: &Segment,
         patience: Patience,
     ) -> Result<(Head, Bytes), Failure> {
-        let mut bytes = vec![0; place.len()];
+        let mut buffer = Buffer::of(place.len());
+        let bytes = buffer.bytes_mut();
         let read = match patience {
-            Patience::Any => segment.file.read_exact_at(&mut bytes, place.offset()),
+            Patience::Any => segment.file.read_exact_at(bytes, place.offset()),
             Patience::None if self.no_cached_reads.load(Ordering::Relaxed) => {
                 return Err(Failure::Cold);
             }
-            Patience::None => match segment.file.read_cached_at(&mut bytes, place.offset()) {
+            Patience::None => match segment.file.read_cached_at(bytes, place.offset()) {
                 Ok(()) => Ok(()),
                 Err(NotNow::Cold) => return Err(Failure::Cold),
                 Err(NotNow::Unsupported) => {
@@ -296,8 +298,8 @@ impl State {
                 return Err(Failure::Bad);
             }
         }
-        match record::decode(&bytes, segment.id) {
-            Ok((head, body)) => Ok((head, Bytes::from(bytes).slice(body))),
+        match record::decode(buffer.as_ref(), segment.id) {
+            Ok((head, body)) => Ok((head, buffer.into_part(body))),
             Err(reason) => Err(self.disagree(reason, segment)),
         }
     }
