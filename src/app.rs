@@ -251,6 +251,7 @@ impl App {
                 .as_ref()
                 .map(|token| Secret::new(token.expose())),
             identities,
+            looks: admin::Looks::default(),
         };
         let grace = config.server.shutdown_grace;
         let (admin_shutdown, admin_ending) = shutdown::channel();

@@ -19,7 +19,8 @@ pub use disk::{
     DiskStats, DiskTier, PendingRead, PutOutcome, SkipReason, TryGet,
 };
 pub use freshness::{Assessment, Confirmed, Freshness, FreshnessPolicy};
-pub use memory::{Held, MemoryTier};
+pub(crate) use memory::FOUND_AT_MOST;
+pub use memory::{Held, HeldTile, MemoryTier};
 pub use speculation::{Guesses, Speculation};
 pub use stored::{ContentHash, ETAG_LEN, Stored, StoredAbsence, StoredTile};
 pub use tile_cache::{

@@ -106,6 +106,7 @@ fn announce(app: &App, s3: &EmbeddedS3) {
         "\n  Map          http://{public}/map\n  \
            Tilesets     http://{public}/\n  \
            Log in as    demo / demo\n\n  \
+           Dashboard    http://{admin}/\n  \
            Metrics      http://{admin}/metrics\n  \
            Private S3   {}  (bucket {BUCKET}; try it without keys: 403)\n\n  \
            Ctrl-C ends it.\n\n",

@@ -24,6 +24,7 @@ use super::stored::{ContentHash, Stored};
 use crate::clock::Timestamp;
 use crate::tile::TileKey;
 
+pub(crate) use self::entry::FOUND_AT_MOST;
 pub use self::entry::Held;
 
 /// What an entry takes besides its body: 96 bytes for the [`Entry`], some 270 for moka with a key of 16
@@ -54,6 +55,17 @@ impl MemoryKey {
     fn to_tile(self) -> Option<TileKey> {
         (self.0 & Self::BODY == 0).then(|| TileKey::from_bytes(self.0.to_le_bytes()))
     }
+}
+
+/// What [`MemoryTier::fold`] is shown of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldTile {
+    /// Which tile.
+    pub key: TileKey,
+    /// Whether it is the knowledge that there is no such tile.
+    pub is_absence: bool,
+    /// How often it was found since it came; 16 stands for 16 and more.
+    pub found: u8,
 }
 
 /// Tiles in memory, at most a capacity of bytes.
@@ -227,6 +239,19 @@ impl MemoryTier {
             }
         }
         changed
+    }
+
+    /// Looks at every tile, in no order and as no use of it. It takes a time in proportion to the entries, and
+    /// holds up nobody: not for an async thread.
+    pub fn fold<T>(&self, start: T, look: impl FnMut(T, HeldTile) -> T) -> T {
+        let held = self.cache.iter().filter_map(|(key, entry)| {
+            key.to_tile().map(|key| HeldTile {
+                key,
+                is_absence: entry.kind() == Kind::Absence,
+                found: entry.found(),
+            })
+        });
+        held.fold(start, look)
     }
 
     /// How many entries there are, shared bodies included. Approximate while work is pending.

@@ -1,4 +1,4 @@
-//! The admin side: metrics, health, readiness, purge. Never on the public listener.
+//! The admin side: metrics, health, readiness, purge, the dashboard. Never on the public listener.
 //!
 //! A web page can reach a loopback port through its visitor's browser, by itself or by making its own
 //! name resolve to 127.0.0.1. So this side answers to its own host names only, and refuses
@@ -27,6 +27,7 @@ use super::purge::purge;
 use super::shield::shielded;
 use super::site::{name_host, problem};
 use super::version::{switch_version, versions};
+use super::{cached, dashboard};
 use crate::auth::{Quotas, bearer_token};
 use crate::aws::events::Flow;
 use crate::cache::DiskStats;
@@ -36,6 +37,8 @@ use crate::cluster::Cluster;
 use crate::metrics::{DiskEvent, Label as _, Metrics, follow};
 use crate::shutdown::Shutdown;
 use crate::tile::Tilesets;
+
+pub use super::cached::Looks;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -69,11 +72,16 @@ pub struct AdminParts {
     pub token: Option<crate::auth::Secret>,
     /// Whose AWS credentials sign.
     pub identities: crate::aws::Identities,
+    /// One look through the memory tier at a time.
+    pub looks: Looks,
 }
 
 /// The admin side's router.
 pub fn router(parts: Arc<AdminParts>) -> Router {
     Router::new()
+        .route("/", get(dashboard::page))
+        .route("/assets/{file}", get(dashboard::asset))
+        .route("/cached", get(cached::cached))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -135,10 +143,11 @@ fn admit(parts: &AdminParts, path: &str, headers: &HeaderMap) -> Result<(), Http
     if from_elsewhere {
         return Err(HttpError::AdminCrossSite);
     }
-    // Probes have no token, and learn nothing but yes or no.
-    let probe = matches!(path, "/healthz" | "/readyz");
+    // Probes have no token, and learn nothing but yes or no. Nor has the dashboard's page, which asks for one: it
+    // is the same for every server.
+    let open = matches!(path, "/healthz" | "/readyz") || dashboard::says_nothing(path);
     match &parts.token {
-        Some(expected) if !probe => {
+        Some(expected) if !open => {
             let given = headers
                 .get(AUTHORIZATION)
                 .and_then(|v| bearer_token(v.as_bytes()));

@@ -34,6 +34,11 @@ pub enum HttpError {
     BadPurge(String),
     /// A switch of version that makes no sense, in words; the admin side's alone.
     BadVersion(String),
+    /// A question about what is cached that makes no sense, in words that name the parameter; the admin side's
+    /// alone.
+    BadQuestion(String),
+    /// Somebody is looking through the caches already; the admin side's alone.
+    LookedThrough,
     /// No such tileset; with those that there are, for the admin side.
     NoSuchTileset(String),
     /// No session, or one that is not valid.
@@ -95,14 +100,16 @@ impl HttpError {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Malformed(_) | Self::BadRequest(_) | Self::BadPurge(_) | Self::BadVersion(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Malformed(_)
+            | Self::BadRequest(_)
+            | Self::BadPurge(_)
+            | Self::BadVersion(_)
+            | Self::BadQuestion(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized(_)
             | Self::WrongPassword
             | Self::TokenRefused(_)
             | Self::AdminToken { .. } => StatusCode::UNAUTHORIZED,
-            Self::IdentityProvider { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::IdentityProvider { .. } | Self::LookedThrough => StatusCode::SERVICE_UNAVAILABLE,
             Self::UnknownTileset
             | Self::NoSuchTileset(_)
             | Self::UnknownPage
@@ -138,12 +145,13 @@ impl HttpError {
             | Self::BadRequest(_)
             | Self::TooLarge
             | Self::BadPurge(_)
-            | Self::BadVersion(_) => Answer::Malformed,
+            | Self::BadVersion(_)
+            | Self::BadQuestion(_) => Answer::Malformed,
             Self::Unauthorized(_)
             | Self::WrongPassword
             | Self::TokenRefused(_)
             | Self::AdminToken { .. } => Answer::Unauthorized,
-            Self::IdentityProvider { .. } => Answer::Other,
+            Self::IdentityProvider { .. } | Self::LookedThrough => Answer::Other,
             Self::UnknownTileset
             | Self::NoSuchTileset(_)
             | Self::UnknownPage
@@ -177,6 +185,10 @@ impl HttpError {
             Self::BadRequest(what) | Self::TokenRefused(what) => (*what).into(),
             Self::BadPurge(what) => format!("This purge was not done: {what}."),
             Self::BadVersion(what) => format!("The version was not switched: {what}."),
+            Self::BadQuestion(what) => format!("What is cached cannot be told: {what}."),
+            Self::LookedThrough => {
+                "The caches are being looked through for somebody else. Ask again in a second.".into()
+            }
             Self::NoSuchTileset(names) => format!("There is no such tileset; there are: {names}."),
             Self::Unauthorized(error) => match error {
                 AuthError::Missing => "Sign in first: there is no session.".into(),
@@ -258,6 +270,7 @@ impl HttpError {
             Self::TooMany { retry_after }
             | Self::IdentityProvider { retry_after }
             | Self::OverQuota(OverQuota { retry_after, .. }) => Some(*retry_after),
+            Self::LookedThrough => Some(Duration::from_secs(1)),
             Self::Helper(error) => error.retry_after(),
             Self::Origin { retry_after, .. } => Some(retry_after.unwrap_or(Duration::from_secs(2))),
             _ => None,

@@ -349,7 +349,7 @@ async fn script(headers: HeaderMap) -> Response {
     response
 }
 
-fn asset_answer(
+pub(super) fn asset_answer(
     asset: &'static assets::Asset,
     headers: &HeaderMap,
     cache_control: &'static str,

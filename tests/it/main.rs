@@ -22,6 +22,7 @@ mod cluster;
 mod config;
 #[cfg(feature = "demo")]
 mod credentials;
+mod dashboard;
 mod disk;
 #[cfg(feature = "demo")]
 mod doctor;

@@ -16,6 +16,9 @@ use super::super::stored::{ContentHash, Stored, StoredAbsence, StoredTile};
 use crate::clock::Timestamp;
 use crate::origin::{ContentEncoding, OriginErrorKind, OriginValidator};
 
+/// As far as an entry counts how often it was found. From here on it only counts round and round.
+pub(crate) const FOUND_AT_MOST: u8 = 16;
+
 /// What an entry stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -127,7 +130,7 @@ impl Entry {
     /// to be told costs as much as a sixth of a hit. Over Zipf places that drift, that is one hit in a hundred
     /// fewer than where it hears of all.
     pub(super) fn is_to_be_told(&self) -> bool {
-        const FIRST: u8 = 16;
+        const FIRST: u8 = FOUND_AT_MOST;
         const EVERY: u8 = 32;
         // Not one step: two who count at once may count one.
         let found = self.found.load(Ordering::Relaxed);
@@ -138,6 +141,11 @@ impl Entry {
         };
         self.found.store(next, Ordering::Relaxed);
         found <= FIRST
+    }
+
+    /// How often it was found; [`FOUND_AT_MOST`] stands for that and more.
+    pub(super) fn found(&self) -> u8 {
+        self.found.load(Ordering::Relaxed).min(FOUND_AT_MOST)
     }
 
     pub(super) fn kind(&self) -> Kind {
