@@ -67,7 +67,11 @@ fn after_every_kill_nine_each_tile_served_is_the_true_one() {
     let mut invalidated: BTreeMap<u32, u64> = BTreeMap::new();
     let mut state = 7;
     let (mut served, mut retired, mut scanned) = (0, 0, 0);
-    for round in 1..=ROUNDS {
+    // On a busy machine a child may be killed before anything of it is on the disk: then there are more of them.
+    for round in 1..=2 * ROUNDS {
+        if round > ROUNDS && scanned > ROUNDS / 2 {
+            break;
+        }
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([
                 "--exact",
