@@ -127,8 +127,8 @@ impl Entry {
 
     /// Counts that it was found; whether moka is to be told so. It hears of an entry's first times, by which it
     /// tells what is asked for again from what is not (its sketch counts to fifteen), and then of one time in 32:
-    /// to be told costs as much as a sixth of a hit. Over Zipf places that drift, that is one hit in a hundred
-    /// fewer than where it hears of all.
+    /// to be told costs as much as a sixth of a hit. Over Zipf places that drift, about one look-up in a hundred
+    /// fewer hits than where it hears of all.
     pub(super) fn is_to_be_told(&self) -> bool {
         const FIRST: u8 = FOUND_AT_MOST;
         const EVERY: u8 = 32;

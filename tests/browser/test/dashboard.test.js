@@ -1,14 +1,11 @@
 // The dashboard on the admin side: figures come, fit and are accessible; it says when they do not come, and asks for the token.
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
 import http from 'node:http';
-import { createRequire } from 'node:module';
 import { after, before, describe, test } from 'node:test';
-import { Browser, LAPTOP, PHONE, screenshot } from '../lib/browser.js';
+import { Browser, LAPTOP, PHONE } from '../lib/browser.js';
+import { checkPage } from '../lib/page-check.js';
 import { Demo } from '../lib/server.js';
 import { until } from '../lib/until.js';
-
-const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
 /** Asks for tiles as a map does: some again and again, some once, some that are not there. */
 const ask = async (origin, { from = 0, to = 4, times = 1 } = {}) => {
@@ -62,16 +59,7 @@ describe('the dashboard', { timeout: 900_000 }, () => {
   });
   after(async () => { await demo?.stop(); });
 
-  const check = async (page, what, t) => {
-    await screenshot(page, what, { fullPage: true });
-    const width = await page.evaluate(() => [document.scrollingElement.scrollWidth, innerWidth]);
-    assert.ok(width[0] <= width[1], `no scrolling sideways: ${width[0]} in ${width[1]} pixels`);
-    await page.evaluate(axe);
-    const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }));
-    const words = violations.map(({ id, impact, help, nodes }) => `${impact} ${id}: ${help}; ${nodes.length} places, such as\n${nodes.slice(0, 3).map(({ target, failureSummary }) => `  ${target.join(' ')}: ${failureSummary}`).join('\n')}`);
-    assert.deepEqual(words, [], `axe-core on ${what}`);
-    t.diagnostic(`${what}: ${width[0]} of ${width[1]} pixels wide, no violation`);
-  };
+  const check = (page, what, t) => checkPage(page, what, t, { fullPage: true });
 
   for (const [device, size] of [['laptop', LAPTOP], ['phone', PHONE]]) {
     for (const colorScheme of ['light', 'dark']) {

@@ -1,13 +1,10 @@
 // Every page, light and dark, on a laptop and a phone: it renders, fits, and is accessible.
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { after, before, describe, test } from 'node:test';
-import { Browser, LAPTOP, PHONE, screenshot, signIn } from '../lib/browser.js';
+import { Browser, LAPTOP, PHONE, signIn } from '../lib/browser.js';
 import { open, settled } from '../lib/map.js';
+import { checkPage } from '../lib/page-check.js';
 import { Demo } from '../lib/server.js';
-
-const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
 describe('pages', { timeout: 1_800_000 }, () => {
   let demo;
@@ -25,19 +22,7 @@ describe('pages', { timeout: 1_800_000 }, () => {
           page = await browser.page();
         });
         after(async () => { await browser?.close(); });
-        const name = (what) => `${what}-${device}-${colorScheme}`;
-
-        /** What every page has to be, whatever it shows. */
-        const check = async (what, t, options) => {
-          await screenshot(page, name(what), options);
-          const width = await page.evaluate(() => [document.scrollingElement.scrollWidth, innerWidth, document.documentElement.clientWidth]);
-          assert.ok(width[0] <= width[1], `no scrolling sideways: ${width[0]} in ${width[1]} pixels`);
-          await page.evaluate(axe);
-          const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }));
-          const words = violations.map(({ id, impact, help, nodes }) => `${impact} ${id}: ${help}; ${nodes.length} places, such as\n${nodes.slice(0, 3).map(({ target, failureSummary }) => `  ${target.join(' ')}: ${failureSummary}`).join('\n')}`);
-          assert.deepEqual(words, [], `axe-core on ${what}`);
-          t.diagnostic(`${what}: ${width[0]} of ${width[1]} pixels wide, no violation`);
-        };
+        const check = (what, t, options) => checkPage(page, `${what}-${device}-${colorScheme}`, t, options);
         const choose = async (library) => {
           await page.click(`[data-library=${library}]`);
           await settled(page, library);
