@@ -7,7 +7,8 @@
 //! The figure is the server's own CPU (`utime + stime`) a request, as a ratio to nginx in the same
 //! round. These machines are noisy, so: many short rounds, the order rotated, ratios within a round
 //! alone, quartiles beside the median. `SPEED_ROUNDS` (10) and `SPEED_SECONDS` (3) say how long; `SPEED_CHART` names a
-//! file for the picture of the cases that nginx is the measure of.
+//! file for the picture of the cases that nginx is the measure of. `SPEED_OTHER` names another build of Tilekeep, to be
+//! compared with this one.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on says where")]
 #![allow(
@@ -30,6 +31,7 @@ mod limit;
 #[path = "speed/servers.rs"]
 mod servers;
 
+use std::ffi::OsString;
 use std::{env, fs};
 
 use crate::chart::{Bar, Row};
@@ -56,9 +58,11 @@ enum Kind {
     Limit,
     Memory,
     Disk,
+    /// Another build of Tilekeep, memory hits.
+    Other,
 }
 
-const CASES: [Case; 5] = [
+const CASES: [Case; 6] = [
     Case {
         name: "hit",
         words: "a memory hit, one core",
@@ -93,6 +97,13 @@ const CASES: [Case; 5] = [
         load: Load::H2c,
         cores: Cores::One,
         servers: &[Kind::Nginx, Kind::Limit, Kind::Memory],
+    },
+    Case {
+        name: "other",
+        words: "another build's memory hit, one core",
+        load: Load::Get,
+        cores: Cores::One,
+        servers: &[Kind::Memory, Kind::Other],
     },
 ];
 
@@ -129,6 +140,7 @@ fn main() {
     for case in CASES
         .iter()
         .filter(|case| asked.is_empty() || asked.iter().any(|name| name == case.name))
+        .filter(|case| other().is_some() || !case.servers.contains(&Kind::Other))
     {
         rows.extend(run(case, &fixture, rounds, seconds));
     }
@@ -137,8 +149,14 @@ fn main() {
     }
 }
 
+/// Another build to compare with.
+fn other() -> Option<OsString> {
+    env::var_os("SPEED_OTHER")
+}
+
 /// Measures and prints; what of it is for the chart.
 fn run(case: &Case, fixture: &Fixture, rounds: usize, seconds: usize) -> Option<Row> {
+    let ours = binary::tilekeep();
     let servers: Vec<Server> = case
         .servers
         .iter()
@@ -146,8 +164,9 @@ fn run(case: &Case, fixture: &Fixture, rounds: usize, seconds: usize) -> Option<
             let server = match kind {
                 Kind::Nginx => Server::nginx(fixture, case.cores),
                 Kind::Limit => Server::limit(fixture, case.cores),
-                Kind::Memory => Server::ours(fixture, case.cores, true),
-                Kind::Disk => Server::ours(fixture, case.cores, false),
+                Kind::Memory => Server::ours(fixture, case.cores, &ours, true),
+                Kind::Disk => Server::ours(fixture, case.cores, &ours, false),
+                Kind::Other => Server::ours(fixture, case.cores, other().unwrap(), true),
             };
             server.warm(fixture);
             server
@@ -196,7 +215,7 @@ fn run(case: &Case, fixture: &Fixture, rounds: usize, seconds: usize) -> Option<
             p99.median,
         );
         let name = match kind {
-            Kind::Nginx => continue,
+            Kind::Nginx | Kind::Other => continue,
             Kind::Limit => "the least hyper can do",
             Kind::Memory | Kind::Disk => "Tilekeep, everything on",
         };

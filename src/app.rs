@@ -265,21 +265,21 @@ impl App {
             others,
         };
         events::start(events, dropping, ending.clone());
-        let server = |tls, shutdown, grace, limits, metrics| Server {
+        let server = |tls, shutdown, grace, proxies, metrics| Server {
             tls,
             shutdown,
             grace,
-            places: Places::new(limits),
+            places: Places::new(ConnectionLimits::new(proxies)),
             metrics,
+            clock: clock.clone(),
         };
-        let limits = ConnectionLimits::new(config.server.trusted_proxies.clone());
-        let admin_limits = ConnectionLimits::new(Vec::new());
+        let proxies = config.server.trusted_proxies.clone();
         Ok(Self {
             cores: public,
-            public: server(tls, ending.clone(), grace, limits, Some(metrics.clone())),
+            public: server(tls, ending.clone(), grace, proxies, Some(metrics.clone())),
             public_side: PublicSide::new(parts, site::router(Arc::new(site))),
             admin_listener: admin,
-            admin: server(None, admin_ending, ADMIN_GRACE, admin_limits, None),
+            admin: server(None, admin_ending, ADMIN_GRACE, Vec::new(), None),
             admin_side: admin::router(Arc::new(admin_parts)),
             cache,
             quotas,

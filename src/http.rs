@@ -29,6 +29,7 @@ pub mod oidc;
 pub mod outbound;
 pub mod pages;
 pub mod places;
+mod plain;
 pub mod problem;
 pub mod public;
 pub mod purge;

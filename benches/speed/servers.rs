@@ -14,7 +14,6 @@ use std::sync::Mutex;
 use std::time::Duration;
 use std::{env, fs, thread};
 
-use crate::binary;
 use crate::fixture::{BUCKET, Fixture, SESSION_KEY};
 use crate::limit;
 
@@ -127,7 +126,7 @@ impl Server {
     }
 
     /// `tilekeep serve`, as an operator would start it.
-    pub fn ours(fixture: &Fixture, cores: Cores, memory: bool) -> Self {
+    pub fn ours(fixture: &Fixture, cores: Cores, binary: impl AsRef<OsStr>, memory: bool) -> Self {
         let (address, admin) = (free(), free());
         let folder = fixture.folder().join(format!("ours-{}", address.port()));
         fs::create_dir_all(&folder).unwrap();
@@ -144,7 +143,7 @@ impl Server {
             endpoint = fixture.endpoint(),
         );
         fs::write(&config, text).unwrap();
-        let mut command = cores.command(binary::tilekeep());
+        let mut command = cores.command(binary);
         command
             .args(["serve", "--config"])
             .arg(&config)

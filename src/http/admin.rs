@@ -16,11 +16,10 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use hyper::body::Incoming;
 use serde_json::json;
 use tower_service::Service as _;
 
-use super::body::{Body, whole};
+use super::body::{Body, RequestBody, whole};
 use super::front::{NO_ONE_HOST, names_one_host};
 use super::problem::HttpError;
 use super::purge::purge;
@@ -98,7 +97,7 @@ pub fn router(parts: Arc<AdminParts>) -> Router {
 /// Answers one request.
 pub async fn answer(
     mut router: Router,
-    mut request: http::Request<Incoming>,
+    mut request: http::Request<RequestBody>,
 ) -> http::Response<Body> {
     if !names_one_host(&request) {
         return HttpError::BadRequest(NO_ONE_HOST).response();

@@ -1,5 +1,5 @@
-//! The body of every answer: bytes at hand, or what a page's router made. And the reading of a
-//! request's body, bounded in bytes and in time.
+//! The body of every answer: bytes at hand, or what a page's router made. And the body of a request, and
+//! the reading of one, bounded in bytes and in time.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::problem::HttpError;
@@ -59,6 +60,44 @@ impl From<Chunk> for Bytes {
         match chunk {
             Chunk::Bytes(bytes) => bytes,
             Chunk::Tile(held, gone) => held.bytes().slice(gone..),
+        }
+    }
+}
+
+/// A request's body.
+#[derive(Debug)]
+pub enum RequestBody {
+    /// There is none, which its head told.
+    None,
+    /// What hyper reads.
+    Incoming(Incoming),
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::None => Poll::Ready(None),
+            Self::Incoming(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::None => true,
+            Self::Incoming(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::None => SizeHint::with_exact(0),
+            Self::Incoming(body) => body.size_hint(),
         }
     }
 }

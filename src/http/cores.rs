@@ -11,10 +11,10 @@ use std::thread;
 use std::time::Duration;
 
 use http::Request;
-use hyper::body::Incoming;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::oneshot;
 
+use super::body::RequestBody;
 use super::handling::Handling;
 use super::server::Server;
 use crate::shutdown::Trigger;
@@ -85,7 +85,7 @@ impl Cores {
     pub async fn run<M, S>(self, server: Server, shutdown: &Trigger, service: M) -> CoresEnded
     where
         M: Fn() -> S,
-        S: Fn(SocketAddr, Request<Incoming>) -> Handling + Clone + Send + 'static,
+        S: Fn(SocketAddr, Request<RequestBody>) -> Handling + Clone + Send + 'static,
     {
         let asked = server.shutdown.clone();
         let (mut ends, mut outcome) = (Vec::new(), CoresEnded::AsAsked);

@@ -59,10 +59,14 @@ impl<const N: usize> HeaderText<N> {
         self.put(itoa::Buffer::new().format(number).as_bytes());
     }
 
+    /// What has been put together.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
     /// The header's value, or another where it holds what no header may.
     pub fn value_or(&self, otherwise: &'static str) -> HeaderValue {
-        HeaderValue::from_bytes(&self.bytes[..self.length])
-            .unwrap_or(HeaderValue::from_static(otherwise))
+        HeaderValue::from_bytes(self.bytes()).unwrap_or(HeaderValue::from_static(otherwise))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The accept loop: connections in, requests to a service, everything bounded.
 //!
-//! HTTP/1.1 and HTTP/2 on one port: by ALPN over TLS, by the preface without (h2c).
+//! HTTP/1.1 and HTTP/2 on one port: by ALPN over TLS, by the preface without (h2c). Requests that are nothing but a
+//! head are answered by `plain.rs`, all others by hyper.
 //!
 //! At the shutdown a connection that has asked for something is let finish it, and one that has not, or is
 //! half through its first head or its TLS handshake, is closed at once: nobody waits for it.
@@ -25,11 +26,13 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::body::Body;
+use super::body::{Body, RequestBody};
 use super::dozing::Dozing;
 use super::handling::Handling;
 use super::places::{Place, Places};
+use super::plain::{self, Left};
 use super::timed_io::{Progress, TimedIo};
+use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
@@ -72,15 +75,17 @@ pub struct Server {
     pub places: Places,
     /// Where connections are counted; the admin side's are not.
     pub metrics: Option<Arc<Metrics>>,
+    /// The time, for `Date`.
+    pub clock: Clock,
 }
 
 impl Server {
     /// Serves a socket until the shutdown, then lets open requests end within the grace.
     pub async fn run<S>(mut self, listener: std::net::TcpListener, service: S)
     where
-        S: Fn(SocketAddr, Request<Incoming>) -> Handling + Clone + Send + 'static,
+        S: Fn(SocketAddr, Request<RequestBody>) -> Handling + Clone + Send + 'static,
     {
-        let builder = Arc::new(connection_builder());
+        let hyper = Arc::new(Hyper::new());
         let listener = match TcpListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "a socket cannot be listened on"),
@@ -114,12 +119,14 @@ impl Server {
             // Answers are written whole: waiting for more to send only delays them.
             let _ = stream.set_nodelay(true);
             let open = Connection::open(self.metrics.clone(), place);
-            let (builder, service, tls) = (builder.clone(), service.clone(), self.tls.clone());
+            let (hyper, service, tls) = (hyper.clone(), service.clone(), self.tls.clone());
+            let clock = self.clock.clone();
             let (one, mut shutdown) = (open_ones.clone(), self.shutdown.clone());
             tokio::spawn(async move {
                 let (_open, _one) = (open, one);
                 let Some(tls) = tls else {
-                    return serve_connection(&builder, stream, peer, service, shutdown).await;
+                    return serve_connection((&hyper, &clock), stream, peer, service, shutdown)
+                        .await;
                 };
                 let handshake = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
                 let handshake = tokio::select! {
@@ -128,7 +135,7 @@ impl Server {
                 };
                 match handshake {
                     Ok(Ok(stream)) => {
-                        serve_connection(&builder, stream, peer, service, shutdown).await;
+                        serve_connection((&hyper, &clock), stream, peer, service, shutdown).await;
                     }
                     Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
                     Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
@@ -153,30 +160,49 @@ async fn accept(
 }
 
 async fn serve_connection<I, S>(
-    builder: &auto::Builder<Streams>,
+    (hyper, clock): (&Hyper, &Clock),
     io: I,
     peer: SocketAddr,
     service: S,
     mut shutdown: Shutdown,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Fn(SocketAddr, Request<Incoming>) -> Handling + Clone + Send + 'static,
+    S: Fn(SocketAddr, Request<RequestBody>) -> Handling + Clone + Send + 'static,
 {
     let progress = Arc::new(Progress::default());
-    let noted = progress.clone();
+    let io = TimedIo::new(io, PEER_PATIENCE, progress.clone());
+    let ending = shutdown.clone();
+    let mut end = Dozing::new(async move { shutdown.asked().await });
+    let (noted, plainly) = (progress.clone(), service.clone());
+    let answer = move |request| {
+        noted.note_request(false);
+        plainly(peer, request)
+    };
+    let io = match plain::serve(io, answer, Pin::new(&mut end), &ending, clock).await {
+        Left::ToHyper(io) => io,
+        Left::Ended(Ok(())) => return,
+        Left::Ended(Err(error)) => {
+            // Clients hang up all the time; that is theirs to do.
+            return tracing::debug!(%peer, %error, "a connection ended early");
+        }
+    };
+    let (noted, before) = (progress.clone(), progress.requests());
     let service = service_fn(move |request: Request<Incoming>| {
         noted.note_request(request.version() == Version::HTTP_2);
-        Unfailing(service(peer, request))
+        Unfailing(service(peer, request.map(RequestBody::Incoming)))
     });
-    let io = TimedIo::new(io, PEER_PATIENCE, progress.clone());
+    let builder = if before == 0 {
+        &hyper.any
+    } else {
+        &hyper.http1
+    };
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
-    let mut end = Dozing::new(async move { shutdown.asked().await });
     let ended = tokio::select! {
         biased;
         ended = connection.as_mut() => ended,
         () = &mut end => {
             // hyper closes what idles between requests, but waits for a first head that has begun.
-            if !progress.has_begun() {
+            if progress.requests() == before {
                 return;
             }
             connection.as_mut().graceful_shutdown();
@@ -184,7 +210,6 @@ async fn serve_connection<I, S>(
         }
     };
     if let Err(error) = ended {
-        // Clients hang up all the time; that is theirs to do.
         tracing::debug!(%peer, %error, "a connection ended early");
     }
 }
@@ -218,6 +243,23 @@ where
                 let _ = timeout(STREAM_TIMEOUT, stream).await;
             }
         });
+    }
+}
+
+/// What hyper makes of connections.
+struct Hyper {
+    /// Of new ones: HTTP/2 if they begin with its preface.
+    any: auto::Builder<Streams>,
+    /// Of those on which HTTP/1.1 was spoken.
+    http1: auto::Builder<Streams>,
+}
+
+impl Hyper {
+    fn new() -> Self {
+        Self {
+            any: connection_builder(),
+            http1: connection_builder().http1_only(),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -31,14 +32,13 @@ impl Progress {
             self.streams.store(true, Ordering::Relaxed);
         }
         // One thread at a time has the connection, so this need not be one step.
-        let requests = self.requests.load(Ordering::Relaxed);
-        self.requests
-            .store(requests.wrapping_add(1).max(1), Ordering::Relaxed);
+        let requests = self.requests().wrapping_add(1).max(1);
+        self.requests.store(requests, Ordering::Relaxed);
     }
 
-    /// Whether there was any request.
-    pub fn has_begun(&self) -> bool {
-        self.requests.load(Ordering::Relaxed) > 0
+    /// Changes with every request; 0 before the first.
+    pub fn requests(&self) -> u32 {
+        self.requests.load(Ordering::Relaxed)
     }
 }
 
@@ -52,6 +52,8 @@ pub struct TimedIo<I> {
     period: Option<Dozing<Sleep>>,
     /// How many requests there had been when the period began.
     before: u32,
+    /// What was read and is to be read again, before anything else.
+    unread: Bytes,
     /// Runs while a write waits for the peer to read.
     stall: Option<Pin<Box<Sleep>>>,
 }
@@ -66,8 +68,15 @@ impl<I> TimedIo<I> {
             progress,
             period: Some(Dozing::new(sleep(patience))),
             before: 0,
+            unread: Bytes::new(),
             stall: None,
         }
+    }
+
+    /// Gives back what was read: whoever reads next reads it again.
+    pub fn unread(&mut self, bytes: Bytes) {
+        debug_assert!(self.unread.is_empty(), "what was given back is read first");
+        self.unread = bytes;
     }
 
     /// While nothing comes: whether that has been so for too long.
@@ -78,7 +87,7 @@ impl<I> TimedIo<I> {
                 self.period = None;
                 break;
             }
-            let requests = self.progress.requests.load(Ordering::Relaxed);
+            let requests = self.progress.requests();
             if requests == self.before {
                 self.period = None;
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -113,6 +122,11 @@ impl<I: AsyncRead + Unpin> AsyncRead for TimedIo<I> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let length = self.unread.len().min(buffer.remaining());
+            buffer.put_slice(&self.unread.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
         match Pin::new(&mut self.io).poll_read(context, buffer) {
             Poll::Ready(read) => Poll::Ready(read),
             Poll::Pending => self.waits(context),

@@ -115,8 +115,9 @@ fn a_hit_costs_no_more_than_it_did_and_no_more_for_a_longer_body() {
         large.instructions <= small.instructions + FOR_SIZE,
         "a long body and many headers cost: {large:?}, and {small:?} without"
     );
+    // A header more in each request would be one more in each; what the process does beside is one in hundreds.
     assert!(
-        large.allocations <= small.allocations,
+        large.allocations <= small.allocations + 0.1,
         "a long body or many headers allocate: {large:?}, and {small:?} without"
     );
 }

@@ -46,6 +46,7 @@ mod origin_contract;
 #[cfg(feature = "demo")]
 mod origin_s3;
 mod peers;
+mod plain;
 mod prefetch;
 #[cfg(feature = "demo")]
 mod publish;

@@ -236,6 +236,7 @@ async fn one_address_takes_no_more_than_its_share_of_connections() {
             exempt: Vec::new(),
         }),
         metrics: Some(metrics.clone()),
+        clock: tilekeep::clock::Clock::default(),
     };
     let listener = listener.into_std().unwrap();
     let service = |_, _| Handling::now(http::Response::new(Body::empty()));

@@ -182,3 +182,29 @@ async fn slow_heads_inside_of_tls_take_nothing_either() {
     }
     behind.unharmed().await;
 }
+
+#[tokio::test]
+async fn the_end_of_a_connection_is_told_inside_of_tls() {
+    let behind = Behind::tls().await;
+    let connector = TlsConnector::from(Arc::new(behind.trust.clone()));
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        let stream = wire::connect(&behind.server).await;
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut stream = connector.connect(name, stream).await.unwrap();
+        let request = wire::tile_request("\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"tile") {
+            assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0);
+        }
+        streams.push(stream);
+    }
+    // Without the alert an end counts as somebody's cut: reading would fail.
+    let mut rest = Vec::new();
+    streams[0].shutdown().await.unwrap();
+    streams[0].read_to_end(&mut rest).await.unwrap();
+    behind.server.stop().await;
+    streams[1].read_to_end(&mut rest).await.unwrap();
+    assert!(rest.is_empty());
+}

@@ -1,0 +1,315 @@
+//! HTTP/1.1 requests that are nothing but a head: what a map asks for.
+//!
+//! hyper carries a state for bodies, upgrades and trailers, in both directions, through every request. Around a tile
+//! that lies in memory that took as long as finding it, so such a request is read, handled and answered here: one
+//! read, one write, and between two requests nothing but a buffer.
+//!
+//! Invariants:
+//! * What is read here can be read in one way only: a whole head with CRLF line ends that came in one piece, GET or
+//!   HEAD, no field that frames a body or wishes something of the connection. Whatever else comes is hyper's, from its
+//!   first byte on, and so is the connection then.
+//! * One request at a time, in their order: what is sent ahead waits in the buffer, in the socket, and at the peer.
+//! * Bytes become fields by httparse, with hyper's own settings, and by `http`'s checks.
+//!
+//! Deadlines are [`TimedIo`]'s, as they are for hyper.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body_util::BodyExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use super::body::{Body, Chunk, RequestBody};
+use super::handling::Handling;
+use super::header_text::HeaderText;
+use super::timed_io::TimedIo;
+use crate::clock::{Clock, Timestamp};
+use crate::shutdown::Shutdown;
+
+/// What one read takes in: a browser's head is a quarter of it.
+const BUFFER: usize = 8 * 1024;
+/// Fields of a head. Browsers send a dozen; with more it is hyper's.
+const FIELDS: usize = 48;
+/// What an answer's head takes, nearly always.
+const ANSWER: usize = 1024;
+
+/// How a connection was left.
+pub(super) enum Left<I> {
+    /// It has ended.
+    Ended(io::Result<()>),
+    /// What comes next, given back unread, is hyper's.
+    ToHyper(TimedIo<I>),
+}
+
+/// Answers what can be answered here.
+///
+/// `ending` is the shutdown, as a future that is done when it is asked for; nothing is waited for then but the
+/// request that is being answered.
+pub(super) async fn serve<I, A, E>(
+    mut io: TimedIo<I>,
+    answer: A,
+    mut ending: Pin<&mut E>,
+    shutdown: &Shutdown,
+    clock: &Clock,
+) -> Left<I>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+    A: Fn(Request<RequestBody>) -> Handling,
+    E: Future<Output = ()>,
+{
+    let mut buffer = BytesMut::with_capacity(BUFFER);
+    let mut writing = Writing::new(clock);
+    loop {
+        if buffer.is_empty() {
+            buffer.reserve(BUFFER);
+            let read = tokio::select! {
+                biased;
+                read = io.read_buf(&mut buffer) => read,
+                () = ending.as_mut() => Ok(0),
+            };
+            match read {
+                Ok(0) => return Left::Ended(io.shutdown().await),
+                Ok(_) => {}
+                Err(error) => {
+                    // One that idled may still be there: TLS tells it that this is the end.
+                    if error.kind() == io::ErrorKind::TimedOut {
+                        let _ = io.shutdown().await;
+                    }
+                    return Left::Ended(Err(error));
+                }
+            }
+        }
+        let Some(request) = take_request(&mut buffer) else {
+            io.unread(buffer.freeze());
+            return Left::ToHyper(io);
+        };
+        let head = request.method() == Method::HEAD;
+        let response = answer(request).await;
+        let last = shutdown.is_asked();
+        if let Err(error) = writing.write(&mut io, response, head, last).await {
+            return Left::Ended(Err(error));
+        }
+        if last {
+            return Left::Ended(io.shutdown().await);
+        }
+    }
+}
+
+/// Takes a whole request off the front; `None` leaves everything, as it is not for here.
+fn take_request(buffer: &mut BytesMut) -> Option<Request<RequestBody>> {
+    let end = end_of_head(buffer)?;
+    let head = buffer.split_to(end).freeze();
+    let request = parse(&head);
+    if request.is_none() {
+        let mut whole = BytesMut::from(&head[..]);
+        whole.extend_from_slice(buffer);
+        *buffer = whole;
+    }
+    request
+}
+
+/// Where a head ends that begins at once, and all of whose lines end with CRLF.
+fn end_of_head(bytes: &[u8]) -> Option<usize> {
+    let mut line = 0;
+    for end in memchr::memchr_iter(b'\n', bytes) {
+        if !bytes[line..end].ends_with(b"\r") {
+            return None;
+        }
+        if end == line + 1 {
+            return (line > 0).then_some(end + 1);
+        }
+        line = end + 1;
+    }
+    None
+}
+
+/// A request of this head, if it is one for here.
+fn parse(head: &Bytes) -> Option<Request<RequestBody>> {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
+    let mut parsed = httparse::Request::new(&mut []);
+    let Ok(httparse::Status::Complete(length)) =
+        parsed.parse_with_uninit_headers(head, &mut fields)
+    else {
+        return None;
+    };
+    if length != head.len() || parsed.version != Some(1) {
+        return None;
+    }
+    let method = match parsed.method? {
+        "GET" => Method::GET,
+        "HEAD" => Method::HEAD,
+        _ => return None,
+    };
+    let target = parsed.path.filter(|target| target.starts_with('/'))?;
+    let mut headers = HeaderMap::with_capacity(parsed.headers.len());
+    for field in parsed.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+        if !is_harmless(&name, field.value) {
+            return None;
+        }
+        let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value)).ok()?;
+        headers.try_append(name, value).ok()?;
+    }
+    let mut request = Request::new(RequestBody::None);
+    *request.method_mut() = method;
+    *request.uri_mut() = Uri::from_maybe_shared(head.slice_ref(target.as_bytes())).ok()?;
+    *request.headers_mut() = headers;
+    Some(request)
+}
+
+/// Whether a field says nothing of a body, and of the connection no more than that it may stay.
+fn is_harmless(name: &HeaderName, value: &[u8]) -> bool {
+    match *name {
+        CONTENT_LENGTH | TRANSFER_ENCODING | UPGRADE | EXPECT | TE => false,
+        CONNECTION => value.eq_ignore_ascii_case(b"keep-alive"),
+        _ => true,
+    }
+}
+
+/// What answers are written with.
+struct Writing<'c> {
+    head: Vec<u8>,
+    clock: &'c Clock,
+    /// The date's text, and the second that it is of.
+    date: (u64, HeaderText<29>),
+}
+
+impl<'c> Writing<'c> {
+    fn new(clock: &'c Clock) -> Self {
+        Self {
+            head: Vec::new(),
+            clock,
+            date: (0, date(Timestamp::default())),
+        }
+    }
+
+    async fn write<I>(
+        &mut self,
+        io: &mut I,
+        response: Response<Body>,
+        to_head: bool,
+        last: bool,
+    ) -> io::Result<()>
+    where
+        I: AsyncWrite + Unpin,
+    {
+        let (parts, body) = response.into_parts();
+        let mut body = match body {
+            Body::Full(chunk) => chunk,
+            Body::Router(body) => {
+                // A page's, which lies whole in memory.
+                let whole = body.collect().await.map_err(io::Error::other)?;
+                Some(Chunk::Bytes(whole.to_bytes()))
+            }
+        };
+        let length = body.as_ref().map_or(0, bytes::Buf::remaining);
+        let framing = Framing::of(parts.status, to_head, length);
+        if !framing.has_body {
+            body = None;
+        }
+        self.put_head(parts.status, &parts.headers, &framing, last);
+        let mut head = &self.head[..];
+        loop {
+            let left = body.as_ref().map_or(&[][..], |body| body.chunk());
+            if head.is_empty() && left.is_empty() {
+                return io.flush().await;
+            }
+            let both = [IoSlice::new(head), IoSlice::new(left)];
+            let slices = &both[usize::from(head.is_empty())..];
+            let writing =
+                poll_fn(|context| Pin::new(&mut *io).poll_write_vectored(context, slices));
+            let written = writing.await?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            let of_head = written.min(head.len());
+            head = &head[of_head..];
+            if let Some(body) = &mut body
+                && written > of_head
+            {
+                body.advance(written - of_head);
+            }
+        }
+    }
+
+    fn put_head(&mut self, status: StatusCode, headers: &HeaderMap, framing: &Framing, last: bool) {
+        let now = self.clock.now();
+        if now.secs() != self.date.0 {
+            self.date = (now.secs(), date(now));
+        }
+        let head = &mut self.head;
+        head.clear();
+        head.reserve(ANSWER);
+        head.extend_from_slice(b"HTTP/1.1 ");
+        head.extend_from_slice(status.as_str().as_bytes());
+        head.push(b' ');
+        // A reason is written, as some readers expect one.
+        head.extend_from_slice(status.canonical_reason().unwrap_or("-").as_bytes());
+        let (mut length, mut dated) = (framing.length, false);
+        for (name, value) in headers {
+            match *name {
+                CONTENT_LENGTH if !framing.may_tell_length => continue,
+                CONTENT_LENGTH => length = None,
+                DATE => dated = true,
+                _ => {}
+            }
+            put_field(head, name.as_str(), value.as_bytes());
+        }
+        if let Some(length) = length {
+            put_field(
+                head,
+                "content-length",
+                itoa::Buffer::new().format(length).as_bytes(),
+            );
+        }
+        if last {
+            put_field(head, "connection", b"close");
+        }
+        if !dated {
+            put_field(head, "date", self.date.1.bytes());
+        }
+        head.extend_from_slice(b"\r\n\r\n");
+    }
+}
+
+fn put_field(head: &mut Vec<u8>, name: &str, value: &[u8]) {
+    head.extend_from_slice(b"\r\n");
+    head.extend_from_slice(name.as_bytes());
+    head.extend_from_slice(b": ");
+    head.extend_from_slice(value);
+}
+
+/// What frames an answer's body (RFC 9110 §6.4.1, §8.6).
+#[derive(Debug, PartialEq, Eq)]
+struct Framing {
+    has_body: bool,
+    may_tell_length: bool,
+    /// Told where the answer brings none of its own.
+    length: Option<usize>,
+}
+
+impl Framing {
+    fn of(status: StatusCode, to_head: bool, length: usize) -> Self {
+        let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+        Self {
+            has_body: !bodiless && !to_head,
+            may_tell_length: !bodiless,
+            // How long the body would be that HEAD does not get, only an answer that has one can say.
+            length: (!bodiless && (length > 0 || !to_head)).then_some(length),
+        }
+    }
+}
+
+fn date(now: Timestamp) -> HeaderText<29> {
+    let mut text = HeaderText::new();
+    text.put_http_date(now.secs());
+    text
+}
+
+#[cfg(test)]
+mod tests;
