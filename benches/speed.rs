@@ -62,7 +62,7 @@ enum Kind {
     Other,
 }
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 8] = [
     Case {
         name: "hit",
         words: "a memory hit, one core",
@@ -103,6 +103,20 @@ const CASES: [Case; 6] = [
         words: "another build's memory hit, one core",
         load: Load::Get,
         cores: Cores::One,
+        servers: &[Kind::Memory, Kind::Other],
+    },
+    Case {
+        name: "other-304",
+        words: "another build's 304, one core",
+        load: Load::Conditional,
+        cores: Cores::One,
+        servers: &[Kind::Memory, Kind::Other],
+    },
+    Case {
+        name: "other-two-cores",
+        words: "another build's memory hit, both cores shared",
+        load: Load::Get,
+        cores: Cores::Both,
         servers: &[Kind::Memory, Kind::Other],
     },
 ];

@@ -334,7 +334,8 @@ impl App {
         };
         let public = self.cores.run(self.public, &self.shutdown, answer);
         let admin = self.admin.run(self.admin_listener, move |_, request| {
-            Handling::later(admin::answer(admin_side.clone(), request))
+            let answer = admin::answer(admin_side.clone(), request);
+            Handling::later(async move { answer.await.into() })
         });
         // The admin side stays until the public side has ended, so that probes hear `503` meanwhile.
         let ended = async {

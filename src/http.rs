@@ -34,6 +34,7 @@ pub mod problem;
 pub mod public;
 pub mod purge;
 mod quota;
+pub mod reply;
 pub mod route;
 pub mod server;
 mod session;

@@ -1,26 +1,46 @@
 //! The end of the process: asked for once, heard everywhere.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 /// Asks for the end.
 #[derive(Debug, Clone)]
-pub struct Trigger(watch::Sender<bool>);
+pub struct Trigger {
+    wakes: watch::Sender<bool>,
+    asked: Arc<AtomicBool>,
+}
 
 /// Hears of it.
 #[derive(Debug, Clone)]
-pub struct Shutdown(watch::Receiver<bool>);
+pub struct Shutdown {
+    wakes: watch::Receiver<bool>,
+    /// The same, for those who look at every request: to look into the channel takes a lock that all cores share.
+    asked: Arc<AtomicBool>,
+}
 
 /// A trigger and what hears it.
 pub fn channel() -> (Trigger, Shutdown) {
     let (sender, receiver) = watch::channel(false);
-    (Trigger(sender), Shutdown(receiver))
+    let asked = Arc::new(AtomicBool::new(false));
+    let trigger = Trigger {
+        wakes: sender,
+        asked: Arc::clone(&asked),
+    };
+    let shutdown = Shutdown {
+        wakes: receiver,
+        asked,
+    };
+    (trigger, shutdown)
 }
 
 impl Trigger {
     /// Asks for the end; the second time nothing happens.
     pub fn fire(&self) {
-        self.0.send_replace(true);
+        self.asked.store(true, Ordering::Release);
+        self.wakes.send_replace(true);
     }
 
     /// Fires at the first SIGINT (Ctrl-C) or SIGTERM (what service managers send). At the second the
@@ -52,11 +72,11 @@ impl Shutdown {
     /// Ends when the end has been asked for.
     pub async fn asked(&mut self) {
         // A trigger that is gone can no longer ask: the process is ending anyway.
-        let _ = self.0.wait_for(|asked| *asked).await;
+        let _ = self.wakes.wait_for(|asked| *asked).await;
     }
 
     /// Whether it has been asked for.
     pub fn is_asked(&self) -> bool {
-        *self.0.borrow()
+        self.asked.load(Ordering::Acquire)
     }
 }

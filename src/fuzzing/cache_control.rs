@@ -45,6 +45,7 @@ fn written(data: &[u8]) {
             for_version(audience, now),
             for_absence(browser.max_age, audience, now),
         ] {
+            let value = value.value();
             let text = value.to_str().unwrap();
             let of = |name: &str| -> u64 {
                 let mut all = text.split(", ").filter_map(|one| one.strip_prefix(name));

@@ -32,6 +32,18 @@ pub enum Chunk {
     Tile(Held, usize),
 }
 
+impl Chunk {
+    /// Bytes, if there are any.
+    pub fn bytes(bytes: Bytes) -> Option<Self> {
+        (!bytes.is_empty()).then_some(Self::Bytes(bytes))
+    }
+
+    /// A tile's bytes, if it has any.
+    pub fn tile(held: Held) -> Option<Self> {
+        (!held.body().is_empty()).then_some(Self::Tile(held, 0))
+    }
+}
+
 impl Buf for Chunk {
     fn remaining(&self) -> usize {
         self.chunk().len()
@@ -112,16 +124,11 @@ impl Body {
     pub const fn empty() -> Self {
         Self::Full(None)
     }
-
-    /// A tile's bytes.
-    pub fn tile(held: Held) -> Self {
-        Self::Full((!held.body().is_empty()).then_some(Chunk::Tile(held, 0)))
-    }
 }
 
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
-        Self::Full((!bytes.is_empty()).then_some(Chunk::Bytes(bytes)))
+        Self::Full(Chunk::bytes(bytes))
     }
 }
 

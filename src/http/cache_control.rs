@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::header::CACHE_CONTROL;
 use http::{HeaderMap, HeaderValue};
 
-use super::header_text::HeaderText;
+use super::header_text::{HeaderText, Text};
 use crate::clock::Timestamp;
 use crate::tile::{BrowserCaching, TileKey};
 
@@ -34,6 +34,60 @@ pub enum Audience {
 const MOST_SHARED: u64 = 3600;
 /// A browser behind it keeps a tile for longer than it by so much at most: as long as a signed cookie lives.
 const MOST_BEHIND: u64 = 15 * 60;
+
+/// A `Cache-Control` (RFC 9111 §5.2.2), as its numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheControl {
+    /// Who may keep it, as it is written.
+    audience: &'static [u8],
+    max_age: u64,
+    more: More,
+}
+
+/// What is said behind `max-age`; in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum More {
+    Nothing,
+    Immutable,
+    Stale { revalidate: u64, on_error: u64 },
+    Shared { max_age: u64, immutable: bool },
+}
+
+impl CacheControl {
+    /// Writes it.
+    pub fn put(&self, text: &mut impl Text) {
+        const IMMUTABLE: &[u8] = b", immutable";
+        text.put(self.audience);
+        text.put_number(self.max_age);
+        match self.more {
+            More::Nothing => {}
+            More::Immutable => text.put(IMMUTABLE),
+            More::Stale {
+                revalidate,
+                on_error,
+            } => {
+                text.put(b", stale-while-revalidate=");
+                text.put_number(revalidate);
+                text.put(b", stale-if-error=");
+                text.put_number(on_error);
+            }
+            More::Shared { max_age, immutable } => {
+                text.put(b", s-maxage=");
+                text.put_number(max_age);
+                if immutable {
+                    text.put(IMMUTABLE);
+                }
+            }
+        }
+    }
+
+    /// The header's value.
+    pub fn value(&self) -> HeaderValue {
+        let mut text = HeaderText::<128>::new();
+        self.put(&mut text);
+        text.value_or("no-store")
+    }
+}
 
 /// How long a client wishes an answer to stay fresh (RFC 9111 §5.2.1.3). A wish that is not understood is none.
 pub fn min_fresh(request: &HeaderMap) -> Option<Duration> {
@@ -72,50 +126,51 @@ pub fn for_tile(
     audience: Audience,
     key: TileKey,
     now: Timestamp,
-) -> HeaderValue {
+) -> CacheControl {
     if audience == Audience::Distribution {
-        return for_distribution(browser.max_age.as_secs(), Some(key), b"");
+        return for_distribution(browser.max_age.as_secs(), Some(key), false);
     }
     let left = audience.seconds_left(now);
     let max_age = browser.max_age.as_secs().min(left);
     let revalidate = browser.stale_while_revalidate.as_secs().min(left - max_age);
     let on_error = browser.stale_if_error.as_secs().min(left - max_age);
-    let mut text = HeaderText::<128>::new();
-    text.put(audience.word());
-    text.put_number(jittered(max_age, key));
-    text.put(b", stale-while-revalidate=");
-    text.put_number(revalidate);
-    text.put(b", stale-if-error=");
-    text.put_number(on_error);
-    text.value_or("no-store")
+    CacheControl {
+        audience: audience.word(),
+        max_age: jittered(max_age, key),
+        more: More::Stale {
+            revalidate,
+            on_error,
+        },
+    }
 }
 
 /// For a tile under a URL that names the tileset's version: it will never be another.
-pub fn for_version(audience: Audience, now: Timestamp) -> HeaderValue {
+pub fn for_version(audience: Audience, now: Timestamp) -> CacheControl {
     if audience == Audience::Distribution {
-        return for_distribution(MOST_SHARED, None, b", immutable");
+        return for_distribution(MOST_SHARED, None, true);
     }
-    let mut text = HeaderText::<64>::new();
-    text.put(audience.word());
-    text.put_number(audience.seconds_left(now).min(YEAR));
-    text.put(b", immutable");
-    text.value_or("no-store")
+    CacheControl {
+        audience: audience.word(),
+        max_age: audience.seconds_left(now).min(YEAR),
+        more: More::Immutable,
+    }
 }
 
 /// For a redirect to a signed URL.
-pub fn for_redirect(lives: Duration, audience: Audience, now: Timestamp) -> HeaderValue {
+pub fn for_redirect(lives: Duration, audience: Audience, now: Timestamp) -> CacheControl {
     for_absence(lives, audience, now)
 }
 
 /// For 'no such tile'.
-pub fn for_absence(believed: Duration, audience: Audience, now: Timestamp) -> HeaderValue {
+pub fn for_absence(believed: Duration, audience: Audience, now: Timestamp) -> CacheControl {
     if audience == Audience::Distribution {
-        return for_distribution(believed.as_secs(), None, b"");
+        return for_distribution(believed.as_secs(), None, false);
     }
-    let mut text = HeaderText::<64>::new();
-    text.put(audience.word());
-    text.put_number(believed.as_secs().min(audience.seconds_left(now)));
-    text.value_or("no-store")
+    CacheControl {
+        audience: audience.word(),
+        max_age: believed.as_secs().min(audience.seconds_left(now)),
+        more: More::Nothing,
+    }
 }
 
 /// For a distribution's cache, and for the browsers behind it.
@@ -123,16 +178,17 @@ pub fn for_absence(believed: Duration, audience: Audience, now: Timestamp) -> He
 /// These are told the tile's age in that cache (`Age`), and a `max-age` that it has reached would have them ask again
 /// for every tile at every step: so theirs is longer, by what the tile is then still worth to them. They keep it for
 /// the sum at most, whenever the session ends: `SECURITY.md` says so. No `stale-…`, which would be for both.
-fn for_distribution(seconds: u64, jitter: Option<TileKey>, more: &[u8]) -> HeaderValue {
+fn for_distribution(seconds: u64, jitter: Option<TileKey>, immutable: bool) -> CacheControl {
     let shared = seconds.min(MOST_SHARED);
     let shared = jitter.map_or(shared, |key| jittered(shared, key));
-    let mut text = HeaderText::<96>::new();
-    text.put(Audience::Distribution.word());
-    text.put_number(shared + seconds.min(MOST_BEHIND));
-    text.put(b", s-maxage=");
-    text.put_number(shared);
-    text.put(more);
-    text.value_or("no-store")
+    CacheControl {
+        audience: Audience::Distribution.word(),
+        max_age: shared + seconds.min(MOST_BEHIND),
+        more: More::Shared {
+            max_age: shared,
+            immutable,
+        },
+    }
 }
 
 /// 0.8 to 1.0 of `max_age`, by the tile.
@@ -173,7 +229,7 @@ mod tests {
     fn nothing_outlives_the_session() {
         for left in [0, 1, 59, 1800, 3600, 5000, 100_000, 10_000_000] {
             for x in 0..50 {
-                let value = for_tile(BrowserCaching::default(), until(left), key(x), NOW);
+                let value = for_tile(BrowserCaching::default(), until(left), key(x), NOW).value();
                 let [age, revalidate, on_error] = numbers(&value)[..] else {
                     panic!("{value:?}")
                 };
@@ -189,12 +245,8 @@ mod tests {
     #[test]
     fn max_age_is_spread_and_always_the_same_for_a_tile() {
         let age = |x| {
-            numbers(&for_tile(
-                BrowserCaching::default(),
-                Audience::Public,
-                key(x),
-                NOW,
-            ))[0]
+            let value = for_tile(BrowserCaching::default(), Audience::Public, key(x), NOW);
+            numbers(&value.value())[0]
         };
         let ages: Vec<u64> = (0..500).map(age).collect();
         assert!(ages.iter().all(|age| (2880..=3600).contains(age)));
@@ -205,11 +257,11 @@ mod tests {
     #[test]
     fn a_versioned_url_is_immutable_for_as_long_as_the_session() {
         assert_eq!(
-            for_version(Audience::Public, NOW),
+            for_version(Audience::Public, NOW).value(),
             "public, max-age=31536000, immutable"
         );
         assert_eq!(
-            for_version(until(60), NOW),
+            for_version(until(60), NOW).value(),
             "private, max-age=60, immutable"
         );
     }
@@ -218,10 +270,13 @@ mod tests {
     fn an_absence_is_believed_for_less_long() {
         let believed = Duration::from_mins(5);
         assert_eq!(
-            for_absence(believed, until(9000), NOW),
+            for_absence(believed, until(9000), NOW).value(),
             "private, max-age=300"
         );
-        assert_eq!(for_absence(believed, until(9), NOW), "private, max-age=9");
+        assert_eq!(
+            for_absence(believed, until(9), NOW).value(),
+            "private, max-age=9"
+        );
     }
 
     #[test]
@@ -232,7 +287,8 @@ mod tests {
                 Audience::Distribution,
                 key(x),
                 NOW,
-            );
+            )
+            .value();
             assert!(!value.to_str().unwrap().contains("stale"));
             numbers(&value)
         };
@@ -243,18 +299,18 @@ mod tests {
             assert!((2880..=3600).contains(&shared) && age == shared + 900);
         }
         assert_eq!(
-            for_version(Audience::Distribution, NOW),
+            for_version(Audience::Distribution, NOW).value(),
             "public, max-age=4500, s-maxage=3600, immutable"
         );
         assert_eq!(
-            for_absence(Duration::from_mins(5), Audience::Distribution, NOW),
+            for_absence(Duration::from_mins(5), Audience::Distribution, NOW).value(),
             "public, max-age=600, s-maxage=300"
         );
         let never = BrowserCaching {
             max_age: Duration::ZERO,
             ..BrowserCaching::default()
         };
-        let value = for_tile(never, Audience::Distribution, key(1), NOW);
+        let value = for_tile(never, Audience::Distribution, key(1), NOW).value();
         assert_eq!(value, "public, max-age=0, s-maxage=0");
     }
 }

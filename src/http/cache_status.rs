@@ -2,7 +2,7 @@
 
 use http::{HeaderName, HeaderValue};
 
-use super::header_text::HeaderText;
+use super::header_text::{HeaderText, Text};
 use crate::cache::{CacheStatus, Revalidation};
 use crate::metrics::{Label as _, Source, TierLabel};
 use crate::origin::OriginErrorKind;
@@ -13,9 +13,15 @@ pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// The longest value, with room to spare.
 const MAX_LEN: usize = 96;
 
-/// The header's value. Its parts are ASCII of our own making.
+/// The header's value.
 pub fn cache_status(status: CacheStatus) -> HeaderValue {
     let mut text = HeaderText::<MAX_LEN>::new();
+    put_cache_status(status, &mut text);
+    text.value_or("tilekeep")
+}
+
+/// Writes it. Its parts are ASCII of our own making.
+pub fn put_cache_status(status: CacheStatus, text: &mut impl Text) {
     text.put(b"tilekeep; ");
     match status {
         CacheStatus::Hit { tier, ttl } => {
@@ -26,7 +32,7 @@ pub fn cache_status(status: CacheStatus) -> HeaderValue {
         }
         CacheStatus::Fetched { stored, collapsed } => {
             text.put(b"fwd=miss");
-            put_flags(&mut text, stored, collapsed);
+            put_flags(text, stored, collapsed);
             text.put(b"; detail=origin");
         }
         CacheStatus::Revalidated {
@@ -34,14 +40,14 @@ pub fn cache_status(status: CacheStatus) -> HeaderValue {
             collapsed,
         } => {
             text.put(b"fwd=stale; fwd-status=304");
-            put_flags(&mut text, false, collapsed);
+            put_flags(text, false, collapsed);
         }
         CacheStatus::Revalidated { found, collapsed } => {
             text.put(match found {
                 Revalidation::Absence => b"fwd=stale; fwd-status=404" as &[u8],
                 _ => b"fwd=stale; fwd-status=200",
             });
-            put_flags(&mut text, true, collapsed);
+            put_flags(text, true, collapsed);
             text.put(b"; detail=origin");
         }
         CacheStatus::StaleIfError { error, .. } => {
@@ -59,10 +65,9 @@ pub fn cache_status(status: CacheStatus) -> HeaderValue {
             text.put(b"; detail=stale-if-error");
         }
     }
-    text.value_or("tilekeep")
 }
 
-fn put_flags(text: &mut HeaderText<MAX_LEN>, stored: bool, collapsed: bool) {
+fn put_flags(text: &mut impl Text, stored: bool, collapsed: bool) {
     if stored {
         text.put(b"; stored");
     }

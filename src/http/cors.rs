@@ -28,11 +28,7 @@ impl Cors {
     /// The request's `Origin`, where that can matter: kept for [`Cors::apply`], as the request itself
     /// does not last that long.
     pub fn origin_of(&self, request: &HeaderMap) -> Option<HeaderValue> {
-        if self.origins.is_empty() {
-            None
-        } else {
-            request.get(ORIGIN).cloned()
-        }
+        self.is_on().then(|| request.get(ORIGIN).cloned()).flatten()
     }
 
     /// Whether a page of this origin may read answers and write.
@@ -40,11 +36,13 @@ impl Cors {
         origin.is_some_and(|origin| self.origins.contains(origin))
     }
 
-    /// Adds what a listed origin's page needs. Answers vary by `Origin` as soon as any is listed.
+    /// Whether any origin is listed: then answers vary by `Origin`.
+    pub fn is_on(&self) -> bool {
+        !self.origins.is_empty()
+    }
+
+    /// Adds what a listed origin's page needs, where any is listed.
     pub fn apply(&self, origin: Option<HeaderValue>, answer: &mut HeaderMap) {
-        if self.origins.is_empty() {
-            return;
-        }
         match answer.entry(VARY) {
             Entry::Vacant(vary) => {
                 vary.insert(HeaderValue::from_static("Origin"));

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::body::Body;
 use super::encoding;
+use super::header_text::http_date;
 use super::shield::shield;
-use super::tile_answer::http_date;
 use crate::cache::{Assessment, Explained, Freshness, Held, Wanted};
 use crate::clock::Timestamp;
 
@@ -61,7 +61,7 @@ fn in_memory(judged: Assessment, held: &Held, now: Timestamp) -> Value {
         json["last_modified"] = held
             .last_modified()
             .and_then(http_date)
-            .and_then(|date| date.to_str().ok().map(str::to_owned))
+            .map(|date| String::from_utf8_lossy(&date).into_owned())
             .into();
     }
     json

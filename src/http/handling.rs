@@ -7,9 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use http::Response;
-
-use super::body::Body;
+use super::reply::Reply;
 
 /// An answer, sooner or later. It must not be polled again once it is there.
 #[allow(
@@ -18,27 +16,27 @@ use super::body::Body;
 )]
 pub enum Handling {
     /// Here; taken out by the first poll.
-    Now(Option<Response<Body>>),
+    Now(Option<Reply>),
     /// To be waited for.
-    Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+    Later(Pin<Box<dyn Future<Output = Reply> + Send>>),
 }
 
 impl Handling {
     /// An answer that is here.
-    pub fn now(response: Response<Body>) -> Self {
-        Self::Now(Some(response))
+    pub fn now(reply: impl Into<Reply>) -> Self {
+        Self::Now(Some(reply.into()))
     }
 
     /// One to wait for.
-    pub fn later(answer: impl Future<Output = Response<Body>> + Send + 'static) -> Self {
+    pub fn later(answer: impl Future<Output = Reply> + Send + 'static) -> Self {
         Self::Later(Box::pin(answer))
     }
 }
 
 impl Future for Handling {
-    type Output = Response<Body>;
+    type Output = Reply;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response<Body>> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Reply> {
         match &mut *self {
             Self::Now(answer) => answer.take().map_or(Poll::Pending, Poll::Ready),
             Self::Later(answer) => answer.as_mut().poll(context),

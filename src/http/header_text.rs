@@ -1,9 +1,27 @@
-//! Header values that are put together for one answer: on the stack, then copied once, into memory of
-//! just their length. A growing buffer would cost a second allocation to be shared.
+//! Header text that is put together for one answer: into the answer's head itself, or on the stack and then copied
+//! once, into memory of just its length. A growing buffer would cost a second allocation to be shared.
 
 use http::HeaderValue;
 
-/// ASCII of our own making, `N` bytes at most; what is beyond is cut off.
+/// What header text is put into: ASCII of our own making.
+pub trait Text {
+    /// Adds text.
+    fn put(&mut self, text: &[u8]);
+
+    /// Adds a number in decimal.
+    fn put_number(&mut self, number: impl itoa::Integer) {
+        self.put(itoa::Buffer::new().format(number).as_bytes());
+    }
+}
+
+impl Text for Vec<u8> {
+    fn put(&mut self, text: &[u8]) {
+        self.extend_from_slice(text);
+    }
+}
+
+/// `N` bytes at most; what is beyond is cut off.
+#[derive(Debug, Clone, Copy)]
 pub struct HeaderText<const N: usize> {
     bytes: [u8; N],
     length: usize,
@@ -18,47 +36,6 @@ impl<const N: usize> HeaderText<N> {
         }
     }
 
-    /// Adds text.
-    pub fn put(&mut self, text: &[u8]) {
-        debug_assert!(self.length + text.len() <= N, "{N} bytes are too few");
-        let room = &mut self.bytes[self.length..];
-        let taken = text.len().min(room.len());
-        room[..taken].copy_from_slice(&text[..taken]);
-        self.length += taken;
-    }
-
-    /// Adds seconds since the epoch as an HTTP date, such as `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110
-    /// §5.6.7): every tile's answer has one, and a formatter for all dates takes five times as long. Up to the
-    /// year 9999, which is the last that it can say.
-    pub fn put_http_date(&mut self, seconds: u64) {
-        let (days, second) = (seconds / 86_400, seconds % 86_400);
-        // 1970-01-01 was a Thursday.
-        let weekday = three("ThuFriSatSunMonTueWed", days % 7);
-        let (year, month, day) = civil(days);
-        self.put(weekday);
-        self.put(b", ");
-        self.put(&two_digits(day));
-        self.put(b" ");
-        self.put(three("JanFebMarAprMayJunJulAugSepOctNovDec", month - 1));
-        self.put(b" ");
-        self.put(&two_digits(year / 100));
-        self.put(&two_digits(year % 100));
-        for (part, before) in [
-            (second / 3600, b" "),
-            (second / 60 % 60, b":"),
-            (second % 60, b":"),
-        ] {
-            self.put(before);
-            self.put(&two_digits(part));
-        }
-        self.put(b" GMT");
-    }
-
-    /// Adds a number in decimal.
-    pub fn put_number(&mut self, number: impl itoa::Integer) {
-        self.put(itoa::Buffer::new().format(number).as_bytes());
-    }
-
     /// What has been put together.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
@@ -68,6 +45,42 @@ impl<const N: usize> HeaderText<N> {
     pub fn value_or(&self, otherwise: &'static str) -> HeaderValue {
         HeaderValue::from_bytes(self.bytes()).unwrap_or(HeaderValue::from_static(otherwise))
     }
+}
+
+impl<const N: usize> Text for HeaderText<N> {
+    fn put(&mut self, text: &[u8]) {
+        debug_assert!(self.length + text.len() <= N, "{N} bytes are too few");
+        let room = &mut self.bytes[self.length..];
+        let taken = text.len().min(room.len());
+        room[..taken].copy_from_slice(&text[..taken]);
+        self.length += taken;
+    }
+}
+
+/// The first second that an HTTP date cannot say.
+const YEAR_10000: u64 = 253_402_300_800;
+
+/// Seconds since the epoch as an HTTP date, such as `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 §5.6.7): every tile's
+/// answer has one, and a formatter for all dates takes five times as long. None after the year 9999, which is the
+/// last that it can say.
+pub fn http_date(seconds: u64) -> Option<[u8; 29]> {
+    if seconds >= YEAR_10000 {
+        return None;
+    }
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil(days);
+    let mut text = *b"Thu, 01 Jan 1970 00:00:00 GMT";
+    let mut put = |place: usize, part: &[u8]| text[place..][..part.len()].copy_from_slice(part);
+    // 1970-01-01 was a Thursday.
+    put(0, three("ThuFriSatSunMonTueWed", days % 7));
+    put(5, &two_digits(day));
+    put(8, three("JanFebMarAprMayJunJulAugSepOctNovDec", month - 1));
+    put(12, &two_digits(year / 100));
+    put(14, &two_digits(year % 100));
+    put(17, &two_digits(second / 3600));
+    put(20, &two_digits(second / 60 % 60));
+    put(23, &two_digits(second % 60));
+    Some(text)
 }
 
 /// The word at a place in a row of words of three letters.
@@ -105,13 +118,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn dates_are_those_that_httpdate_writes(seconds in 0_u64..253_402_300_800) {
-            let mut text = HeaderText::<29>::new();
-            text.put_http_date(seconds);
+        fn dates_are_those_that_httpdate_writes(seconds in 0..YEAR_10000) {
+            let text = http_date(seconds).unwrap();
             let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-            let value = text.value_or("");
-            prop_assert_eq!(value.to_str().unwrap(), httpdate::fmt_http_date(time));
+            prop_assert_eq!(std::str::from_utf8(&text).unwrap(), httpdate::fmt_http_date(time));
         }
+    }
+
+    #[test]
+    fn what_is_after_the_year_9999_is_no_date() {
+        assert!(http_date(YEAR_10000).is_none());
+        let last = http_date(YEAR_10000 - 1);
+        assert_eq!(&last.unwrap(), b"Fri, 31 Dec 9999 23:59:59 GMT");
     }
 
     #[test]

@@ -18,15 +18,17 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::body::{Body, Chunk, RequestBody};
 use super::handling::Handling;
-use super::header_text::HeaderText;
+use super::header_text::{Text as _, http_date};
+use super::reply::Reply;
+use super::tile_head::{put_field, put_status};
 use super::timed_io::TimedIo;
 use crate::clock::{Clock, Timestamp};
 use crate::shutdown::Shutdown;
@@ -88,10 +90,10 @@ where
             io.unread(buffer.freeze());
             return Left::ToHyper(io);
         };
-        let head = request.method() == Method::HEAD;
-        let response = answer(request).await;
+        let to_head = request.method() == Method::HEAD;
+        let reply = answer(request).await;
         let last = shutdown.is_asked();
-        if let Err(error) = writing.write(&mut io, response, head, last).await {
+        if let Err(error) = writing.write(&mut io, reply, to_head, last).await {
             return Left::Ended(Err(error));
         }
         if last {
@@ -176,7 +178,7 @@ struct Writing<'c> {
     head: Vec<u8>,
     clock: &'c Clock,
     /// The date's text, and the second that it is of.
-    date: (u64, HeaderText<29>),
+    date: (u64, Option<[u8; 29]>),
 }
 
 impl<'c> Writing<'c> {
@@ -184,45 +186,62 @@ impl<'c> Writing<'c> {
         Self {
             head: Vec::new(),
             clock,
-            date: (0, date(Timestamp::default())),
+            date: (0, http_date(0)),
         }
     }
 
     async fn write<I>(
         &mut self,
         io: &mut I,
-        response: Response<Body>,
+        reply: Reply,
         to_head: bool,
         last: bool,
     ) -> io::Result<()>
     where
         I: AsyncWrite + Unpin,
     {
-        let (parts, body) = response.into_parts();
-        let mut body = match body {
-            Body::Full(chunk) => chunk,
-            Body::Router(body) => {
-                // A page's, which lies whole in memory.
-                let whole = body.collect().await.map_err(io::Error::other)?;
-                Some(Chunk::Bytes(whole.to_bytes()))
+        let mut body = match reply {
+            Reply::Tile(head, body) => {
+                let framing = Framing::of(head.status(), to_head, length(body.as_ref()));
+                self.begin();
+                head.put_lines(&mut self.head);
+                self.end(framing.length, Some(head.answered_at()), last);
+                body.filter(|_| framing.has_body)
+            }
+            Reply::Whole(response) => {
+                let (parts, body) = response.into_parts();
+                let body = match body {
+                    Body::Full(chunk) => chunk,
+                    Body::Router(body) => {
+                        // A page's, which lies whole in memory.
+                        let whole = body.collect().await.map_err(io::Error::other)?;
+                        Some(Chunk::Bytes(whole.to_bytes()))
+                    }
+                };
+                let framing = Framing::of(parts.status, to_head, length(body.as_ref()));
+                self.begin();
+                put_status(&mut self.head, parts.status);
+                self.put_fields(&parts.headers, &framing, last);
+                body.filter(|_| framing.has_body)
             }
         };
-        let length = body.as_ref().map_or(0, bytes::Buf::remaining);
-        let framing = Framing::of(parts.status, to_head, length);
-        if !framing.has_body {
-            body = None;
-        }
-        self.put_head(parts.status, &parts.headers, &framing, last);
         let mut head = &self.head[..];
         loop {
             let left = body.as_ref().map_or(&[][..], |body| body.chunk());
             if head.is_empty() && left.is_empty() {
                 return io.flush().await;
             }
-            let both = [IoSlice::new(head), IoSlice::new(left)];
-            let slices = &both[usize::from(head.is_empty())..];
-            let writing =
-                poll_fn(|context| Pin::new(&mut *io).poll_write_vectored(context, slices));
+            let writing = poll_fn(|context| {
+                let io = Pin::new(&mut *io);
+                match (head, left) {
+                    // One piece needs no list of pieces, which the kernel would have to read.
+                    (one, []) | ([], one) => io.poll_write(context, one),
+                    _ => {
+                        let both = [IoSlice::new(head), IoSlice::new(left)];
+                        io.poll_write_vectored(context, &both)
+                    }
+                }
+            });
             let written = writing.await?;
             if written == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
@@ -237,51 +256,50 @@ impl<'c> Writing<'c> {
         }
     }
 
-    fn put_head(&mut self, status: StatusCode, headers: &HeaderMap, framing: &Framing, last: bool) {
-        let now = self.clock.now();
-        if now.secs() != self.date.0 {
-            self.date = (now.secs(), date(now));
-        }
-        let head = &mut self.head;
-        head.clear();
-        head.reserve(ANSWER);
-        head.extend_from_slice(b"HTTP/1.1 ");
-        head.extend_from_slice(status.as_str().as_bytes());
-        head.push(b' ');
-        // A reason is written, as some readers expect one.
-        head.extend_from_slice(status.canonical_reason().unwrap_or("-").as_bytes());
-        let (mut length, mut dated) = (framing.length, false);
+    fn begin(&mut self) {
+        self.head.clear();
+        self.head.reserve(ANSWER);
+    }
+
+    fn put_fields(&mut self, headers: &HeaderMap, framing: &Framing, last: bool) {
+        let (mut length, mut date) = (framing.length, Some(self.clock.now()));
         for (name, value) in headers {
             match *name {
                 CONTENT_LENGTH if !framing.may_tell_length => continue,
                 CONTENT_LENGTH => length = None,
-                DATE => dated = true,
+                DATE => date = None,
                 _ => {}
             }
-            put_field(head, name.as_str(), value.as_bytes());
+            put_field(&mut self.head, name, value);
         }
+        self.end(length, date, last);
+    }
+
+    /// What an answer's own fields have not said, and the end.
+    fn end(&mut self, length: Option<usize>, now: Option<Timestamp>, last: bool) {
+        let head = &mut self.head;
         if let Some(length) = length {
-            put_field(
-                head,
-                "content-length",
-                itoa::Buffer::new().format(length).as_bytes(),
-            );
+            head.put(b"\r\ncontent-length: ");
+            head.put_number(length);
         }
         if last {
-            put_field(head, "connection", b"close");
+            head.put(b"\r\nconnection: close");
         }
-        if !dated {
-            put_field(head, "date", self.date.1.bytes());
+        if let Some(now) = now {
+            if now.secs() != self.date.0 {
+                self.date = (now.secs(), http_date(now.secs()));
+            }
+            if let Some(date) = &self.date.1 {
+                head.put(b"\r\ndate: ");
+                head.put(date);
+            }
         }
-        head.extend_from_slice(b"\r\n\r\n");
+        head.put(b"\r\n\r\n");
     }
 }
 
-fn put_field(head: &mut Vec<u8>, name: &str, value: &[u8]) {
-    head.extend_from_slice(b"\r\n");
-    head.extend_from_slice(name.as_bytes());
-    head.extend_from_slice(b": ");
-    head.extend_from_slice(value);
+fn length(body: Option<&Chunk>) -> usize {
+    body.map_or(0, Buf::remaining)
 }
 
 /// What frames an answer's body (RFC 9110 §6.4.1, §8.6).
@@ -303,12 +321,6 @@ impl Framing {
             length: (!bodiless && (length > 0 || !to_head)).then_some(length),
         }
     }
-}
-
-fn date(now: Timestamp) -> HeaderText<29> {
-    let mut text = HeaderText::new();
-    text.put_http_date(now.secs());
-    text
 }
 
 #[cfg(test)]

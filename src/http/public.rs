@@ -22,6 +22,7 @@ use super::explain::explain;
 use super::front::{Front, NO_ONE_HOST, names_one_host};
 use super::handling::Handling;
 use super::problem::HttpError;
+use super::reply::Reply;
 use super::route::{Route, TileRoute};
 use super::sign::{self, SignedTile};
 use super::site::{MAX_BODY, Peer, allow, name_host};
@@ -141,7 +142,9 @@ impl PublicSide {
             Err(malformed) if sign::is_sign(&request) => refuse(&malformed.into()),
             _ if !reads => refuse(&HttpError::Method(TILE_METHODS)),
             Ok(Route::Tile(route)) => match self.parts.tile(peer, &request, route, proven) {
-                TileAnswer::Here(answered) => answered,
+                TileAnswer::Here(answered) => {
+                    return Handling::now(self.parts.finish(ending, answered));
+                }
                 TileAnswer::Waits(admitted) => {
                     let parts = Arc::clone(&self.parts);
                     let request = request.map(drop);
@@ -158,7 +161,7 @@ impl PublicSide {
     fn later(
         &self,
         ending: Ending,
-        answer: impl Future<Output = (Response<Body>, Answer)> + Send + 'static,
+        answer: impl Future<Output = (impl Into<Reply>, Answer)> + Send + 'static,
     ) -> Handling {
         let parts = Arc::clone(&self.parts);
         Handling::later(async move {
@@ -255,14 +258,16 @@ impl PublicSide {
 
 impl PublicParts {
     /// What is done to every answer.
-    fn finish(&self, ending: Ending, answered: (Response<Body>, Answer)) -> Response<Body> {
-        let (mut response, answer) = answered;
+    fn finish(&self, ending: Ending, answered: (impl Into<Reply>, Answer)) -> Reply {
+        let (mut reply, answer) = (answered.0.into(), answered.1);
         if ending.head {
-            drop_body(&mut response);
+            reply = without_body(reply.into_response()).into();
         }
-        self.cors.apply(ending.origin, response.headers_mut());
+        if self.cors.is_on() {
+            reply = reply.with_headers(|headers| self.cors.apply(ending.origin, headers));
+        }
         self.metrics.answers.inc(answer);
-        response
+        reply
     }
 
     /// Who sends a request: `Authorization: Bearer`, else the session cookie.
@@ -303,7 +308,7 @@ impl PublicParts {
 }
 
 /// HEAD has the headers of GET and no body (RFC 9110 §9.3.2); hyper sees to it for HTTP/1.1 alone.
-fn drop_body(response: &mut Response<Body>) {
+fn without_body(mut response: Response<Body>) -> Response<Body> {
     let length = response.body().length();
     if length > 0 {
         response
@@ -312,6 +317,7 @@ fn drop_body(response: &mut Response<Body>) {
             .or_insert(HeaderValue::from(length));
     }
     *response.body_mut() = Body::empty();
+    response
 }
 
 /// A refusal, and what it is counted as.

@@ -154,7 +154,7 @@ pub(super) async fn redirect(
     headers.insert(LOCATION, location);
     headers.insert(
         CACHE_CONTROL,
-        cache_control::for_redirect(kept, audience, now),
+        cache_control::for_redirect(kept, audience, now).value(),
     );
     headers.insert(CACHE_STATUS, HeaderValue::from_static(BYPASS));
     protect(headers, tile.tileset.access());

@@ -8,15 +8,15 @@ use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use serde_json::json;
 
-use super::body::Body;
-use super::cache_control::{self, Audience};
+use super::body::{Body, Chunk};
+use super::cache_control::{self, Audience, CacheControl};
 use super::cache_status::{CACHE_STATUS, cache_status};
 use super::conditional::is_not_modified;
 use super::encoding::{self, DecodeError};
-use super::header_text::HeaderText;
 use super::problem::HttpError;
-use super::tile_head::{self, Form, Slots, protect};
-use crate::cache::{CacheStatus, ETAG_LEN, Held, Served};
+use super::reply::Reply;
+use super::tile_head::{ETag, Facts, Form, TileHead, protect};
+use crate::cache::{CacheStatus, Held, Served};
 use crate::clock::Timestamp;
 use crate::metrics::Answer;
 use crate::origin::OriginErrorKind;
@@ -52,7 +52,7 @@ pub struct Asked<'r> {
 /// An answer, what it is counted as, and where it came from.
 pub struct Answered {
     /// The answer.
-    pub response: Response<Body>,
+    pub reply: Reply,
     /// What it is counted as.
     pub answer: Answer,
     /// What the caches said.
@@ -65,16 +65,16 @@ type Decoded = Result<Bytes, DecodeError>;
 /// Answers with what the caches gave. `decoded` is the tile's plain form, where that was made elsewhere.
 pub fn respond(asked: &Asked<'_>, served: Served, decoded: Option<Decoded>) -> Answered {
     let Served { held, status } = served;
-    let (response, answer) = if held.is_absence() {
+    let (reply, answer) = if held.is_absence() {
         let mut response = respond_missing(asked);
         let told = cache_status(status);
         response.headers_mut().insert(CACHE_STATUS, told);
-        (response, Answer::Missing)
+        (response.into(), Answer::Missing)
     } else {
         respond_tile(asked, Served { held, status }, decoded)
     };
     Answered {
-        response,
+        reply,
         answer,
         status,
     }
@@ -84,44 +84,43 @@ fn respond_tile(
     asked: &Asked<'_>,
     Served { held, status }: Served,
     decoded: Option<Decoded>,
-) -> (Response<Body>, Answer) {
+) -> (Reply, Answer) {
     let form = Form::of(asked.headers, held.encoding());
-    let etag = etag(form, &held);
+    let etag = ETag::of(form, held.content());
     let not_modified = is_not_modified(asked.headers, etag.as_bytes(), held.last_modified());
-    let slots = Slots {
+    let facts = Facts {
         etag,
         cache_control: cache_control(asked),
-        cache_status: cache_status(status),
+        cache_status: status,
+        last_modified: held.last_modified(),
+        now: asked.now,
     };
-    let mut response = Response::new(Body::empty());
     if not_modified {
-        *response.headers_mut() = tile_head::for_not_modified(form, slots);
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        return (response, Answer::NotModified);
+        let head = TileHead::of_not_modified(form, facts);
+        return (Reply::Tile(head, None), Answer::NotModified);
     }
-    let (tileset, date) = (asked.tileset, held.last_modified().and_then(http_date));
-    *response.headers_mut() =
-        tile_head::for_tile(tileset.format(), tileset.access(), form, slots, date);
-    if form != Form::Decoded {
-        send(asked.method, &mut response, held.body().len(), || {
-            Body::tile(held)
-        });
-    } else if asked.method != Method::HEAD {
+    let tileset = asked.tileset;
+    let head = TileHead::of_tile(tileset.format(), tileset.access(), form, facts);
+    let head_only = asked.method == Method::HEAD;
+    let reply = match form {
         // HEAD may leave out a length that only the work of decoding would tell (RFC 9110 §9.3.2).
-        match decoded.unwrap_or_else(|| encoding::decode(held.encoding(), held.body())) {
-            Ok(plain) => *response.body_mut() = plain.into(),
-            Err(error) => return damaged(asked, status, &error),
+        Form::Decoded if head_only => Reply::Tile(head, None),
+        Form::Decoded => {
+            match decoded.unwrap_or_else(|| encoding::decode(held.encoding(), held.body())) {
+                Ok(plain) => Reply::Tile(head, Chunk::bytes(plain)),
+                Err(error) => return damaged(asked, status, &error),
+            }
         }
-    }
-    (response, Answer::Tile)
+        Form::Stored(_) if head_only => {
+            Reply::Tile(head, None).with_headers(|fields| tell_length(fields, held.body().len()))
+        }
+        Form::Stored(_) => Reply::Tile(head, Chunk::tile(held)),
+    };
+    (reply, Answer::Tile)
 }
 
 #[cold]
-fn damaged(
-    asked: &Asked<'_>,
-    status: CacheStatus,
-    error: &DecodeError,
-) -> (Response<Body>, Answer) {
+fn damaged(asked: &Asked<'_>, status: CacheStatus, error: &DecodeError) -> (Reply, Answer) {
     let tileset = asked.tileset.name();
     tracing::warn!(tileset, tile = ?asked.key, %error, "a stored tile is damaged");
     let problem = HttpError::Origin {
@@ -132,7 +131,7 @@ fn damaged(
     response
         .headers_mut()
         .insert(CACHE_STATUS, cache_status(status));
-    (response, problem.answer())
+    (response.into(), problem.answer())
 }
 
 /// Whether the answer takes so much decoding that it is not for the request's own thread.
@@ -151,7 +150,7 @@ pub async fn decode_elsewhere(held: &Held) -> Decoded {
     decoding.await.unwrap_or_else(died)
 }
 
-fn cache_control(asked: &Asked<'_>) -> HeaderValue {
+fn cache_control(asked: &Asked<'_>) -> CacheControl {
     if asked.versioned {
         cache_control::for_version(asked.audience, asked.now)
     } else {
@@ -169,7 +168,7 @@ fn respond_missing(asked: &Asked<'_>) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
     let believed = cache_control::for_absence(asked.missing, asked.audience, asked.now);
-    headers.insert(CACHE_CONTROL, believed);
+    headers.insert(CACHE_CONTROL, believed.value());
     protect(headers, asked.tileset.access());
     let problem = |status: StatusCode| {
         let detail = "There is no such tile.";
@@ -204,45 +203,15 @@ fn respond_missing(asked: &Asked<'_>) -> Response<Body> {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     }
     *response.status_mut() = status;
-    if status != StatusCode::NO_CONTENT {
-        send(asked.method, &mut response, body.len(), || body.into());
+    if *asked.method == Method::HEAD && status != StatusCode::NO_CONTENT {
+        tell_length(response.headers_mut(), body.len());
+    } else {
+        *response.body_mut() = body.into();
     }
     response
 }
 
-/// Puts a body in place; for HEAD its length alone (RFC 9110 §9.3.2).
-fn send(method: &Method, response: &mut Response<Body>, len: usize, body: impl FnOnce() -> Body) {
-    if method == Method::HEAD {
-        response
-            .headers_mut()
-            .insert(CONTENT_LENGTH, HeaderValue::from(len));
-    } else {
-        *response.body_mut() = body();
-    }
-}
-
-/// The strong tag of what is sent: the decoded form has other bytes, so it has another (RFC 9110 §8.8.3.3).
-fn etag(form: Form, held: &Held) -> HeaderValue {
-    let tag = held.content().etag();
-    let mut text = HeaderText::<{ ETAG_LEN + 2 }>::new();
-    match form {
-        Form::Stored(_) => text.put(&tag),
-        Form::Decoded => {
-            text.put(&tag[..ETAG_LEN - 1]);
-            text.put(b"-d\"");
-        }
-    }
-    text.value_or("")
-}
-
-/// The first second that an HTTP date cannot say.
-const YEAR_10000: u64 = 253_402_300_800;
-
-/// Seconds since the epoch as an HTTP date (RFC 9110 §5.6.7).
-pub(super) fn http_date(seconds: u64) -> Option<HeaderValue> {
-    (seconds < YEAR_10000).then(|| {
-        let mut text = HeaderText::<29>::new();
-        text.put_http_date(seconds);
-        text.value_or("")
-    })
+/// For HEAD, which gets a body's length alone (RFC 9110 §9.3.2).
+fn tell_length(fields: &mut HeaderMap, length: usize) {
+    fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
 }

@@ -14,6 +14,7 @@ use super::cache_status::source;
 use super::problem::HttpError;
 use super::public::{Caller, PublicParts, refuse};
 use super::quota::Purse;
+use super::reply::Reply;
 use super::route::TileRoute;
 use super::session::may_write;
 use super::sign::{self, SignedTile};
@@ -62,7 +63,7 @@ impl Admitted {
 #[allow(clippy::large_enum_variant, reason = "the large one is the common one")]
 pub(super) enum TileAnswer {
     /// The answer.
-    Here((Response<Body>, Answer)),
+    Here((Reply, Answer)),
     /// It was let in, and has to wait.
     Waits(Admitted),
 }
@@ -80,7 +81,7 @@ impl PublicParts {
         let shared = proven && self.is_distributed(route);
         let admitted = match self.admit(peer, request, route, (Scope::Tiles, shared), now) {
             Ok(admitted) => admitted,
-            Err(refusal) => return TileAnswer::Here(*refusal),
+            Err(refusal) => return TileAnswer::Here(whole(*refusal)),
         };
         if admitted.tileset.delivery() == Delivery::Redirect || admitted.lane() != Lane::Interactive
         {
@@ -104,7 +105,7 @@ impl PublicParts {
         peer: SocketAddr,
         request: &Request<()>,
         admitted: Admitted,
-    ) -> (Response<Body>, Answer) {
+    ) -> (Reply, Answer) {
         // Not one of those that count no references: these are for who does not wait.
         let admitted = Admitted {
             tileset: Guard::from_inner(Guard::into_inner(admitted.tileset)),
@@ -117,16 +118,17 @@ impl PublicParts {
                 scale: admitted.scale,
             };
             let now = self.clock.now();
-            return sign::redirect(self, tile, request.method(), admitted.audience, now).await;
+            let redirect = sign::redirect(self, tile, request.method(), admitted.audience, now);
+            return whole(redirect.await);
         }
         let served = match self.served(&admitted, request.headers()).await {
             Ok(served) => served,
             Err(error) => {
                 log_origin_error(&admitted.tileset, admitted.coord, &error);
-                return refuse(&HttpError::Origin {
+                return whole(refuse(&HttpError::Origin {
                     kind: error.kind,
                     retry_after: error.retry_after,
-                });
+                }));
             }
         };
         // A fill takes its time, and what a browser is told counts from the answer.
@@ -194,11 +196,11 @@ impl PublicParts {
         versioned: bool,
         answered: Answered,
         now: Timestamp,
-    ) -> (Response<Body>, Answer) {
-        let (mut response, answer) = (answered.response, answered.answer);
+    ) -> (Reply, Answer) {
+        let (mut reply, answer) = (answered.reply, answered.answer);
         self.metrics.tiles.inc(source(answered.status));
         if answer == Answer::Tile {
-            self.metrics.tile_bytes.inc_by(response.body().length());
+            self.metrics.tile_bytes.inc_by(reply.body_length());
         }
         let renewable = matches!(answer, Answer::Tile | Answer::NotModified) && !versioned;
         let caller = admitted.caller.as_ref();
@@ -206,9 +208,12 @@ impl PublicParts {
             && caller.session.is_past_half(now)
         {
             let cookie = self.front.cookie(peer.ip(), request.headers());
-            self.renew_if_due(&caller.session, cookie, now, response.headers_mut());
+            let renewal = self.renewal_if_due(&caller.session, cookie, now);
+            if !renewal.is_empty() {
+                reply = reply.with_headers(|headers| headers.extend(renewal));
+            }
         }
-        (response, answer)
+        (reply, answer)
     }
 
     /// Lets a tile request in or refuses it, in the order of the contract: session, tileset, rights, how
@@ -303,7 +308,9 @@ impl PublicParts {
             let (mut response, answer) = refuse(&outside.into());
             // The configuration says so, and a map asks for such places again and again.
             let believed = cache_control::for_absence(self.missing, audience, now);
-            response.headers_mut().insert(CACHE_CONTROL, believed);
+            response
+                .headers_mut()
+                .insert(CACHE_CONTROL, believed.value());
             Box::new((response, answer))
         })?;
         if let Some(purse) = purse.filter(|_| scope != Scope::Explain) {
@@ -330,13 +337,13 @@ impl PublicParts {
     }
 
     /// A tile answer past half of the session's life carries its renewal.
-    fn renew_if_due(
+    fn renewal_if_due(
         &self,
         session: &Session,
         cookie: &CookiePolicy,
         now: Timestamp,
-        headers: &mut HeaderMap,
-    ) {
+    ) -> HeaderMap {
+        let mut headers = HeaderMap::new();
         if let Some(renewed) = self.sessions.renew_if_due(session, now) {
             let cookie = cookie.set(&renewed.token, renewed.max_age(now));
             if let Ok(cookie) = HeaderValue::try_from(cookie) {
@@ -344,9 +351,15 @@ impl PublicParts {
             }
             let until = renewed.expires_at;
             let edge = self.edge_cookies(session, until, now, None);
-            edge.append_to(headers);
+            edge.append_to(&mut headers);
         }
+        headers
     }
+}
+
+/// An answer that is not a tile's.
+fn whole((response, answer): (Response<Body>, Answer)) -> (Reply, Answer) {
+    (response.into(), answer)
 }
 
 #[cold]

@@ -2,6 +2,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
+use http::Response;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
@@ -105,7 +106,7 @@ async fn what_has_no_body_tells_no_length_even_where_the_answer_does() {
         .body(Body::from(Bytes::from_static(b"lost")))
         .unwrap();
     writing
-        .write(&mut io, response, false, false)
+        .write(&mut io, response.into(), false, false)
         .await
         .unwrap();
     assert_eq!(
@@ -154,7 +155,10 @@ async fn an_answer_is_written_whole_however_little_is_taken_at_a_time() {
     ] {
         let body = Body::from(Bytes::from_static(b"a tile's pic"));
         let response = Response::builder().header("x", "y").body(body).unwrap();
-        writing.write(&mut io, response, false, last).await.unwrap();
+        writing
+            .write(&mut io, response.into(), false, last)
+            .await
+            .unwrap();
         assert_eq!(
             String::from_utf8(std::mem::take(&mut io.0)).unwrap(),
             expected
