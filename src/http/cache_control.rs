@@ -38,7 +38,7 @@ const MOST_BEHIND: u64 = 15 * 60;
 /// A `Cache-Control` (RFC 9111 §5.2.2), as its numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheControl {
-    /// Who may keep it, as it is written.
+    /// Who may keep it, as it is written, up to the number behind `max-age`.
     audience: &'static [u8],
     max_age: u64,
     more: More,

@@ -41,8 +41,9 @@ impl Cors {
         !self.origins.is_empty()
     }
 
-    /// Adds what a listed origin's page needs, where any is listed.
+    /// Adds what a listed origin's page needs. Only if [`Cors::is_on`].
     pub fn apply(&self, origin: Option<HeaderValue>, answer: &mut HeaderMap) {
+        debug_assert!(self.is_on(), "answers do not vary by an origin that nobody listed");
         match answer.entry(VARY) {
             Entry::Vacant(vary) => {
                 vary.insert(HeaderValue::from_static("Origin"));

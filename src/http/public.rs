@@ -307,7 +307,7 @@ impl PublicParts {
     }
 }
 
-/// HEAD has the headers of GET and no body (RFC 9110 §9.3.2); hyper sees to it for HTTP/1.1 alone.
+/// HEAD has the headers of GET and no body (RFC 9110 §9.3.2); HTTP/1.1's writers see to it, HTTP/2's does not.
 fn without_body(mut response: Response<Body>) -> Response<Body> {
     let length = response.body().length();
     if length > 0 {

@@ -1,7 +1,7 @@
 //! An answer on its way out: a tile's, or any other.
 //!
-//! A tile's head stays facts up to where it is written (`tile_head.rs`). Whoever wants to change a field makes it an
-//! answer like any other, with a map of its fields.
+//! A tile's head stays facts up to where it is written (`tile_head.rs`). Whoever changes a field (CORS, a renewal,
+//! HEAD's length) makes it an answer like any other, with a map of its fields.
 
 use http::{HeaderMap, Response, StatusCode};
 
@@ -15,7 +15,7 @@ use super::tile_head::TileHead;
 )]
 #[derive(Debug)]
 pub enum Reply {
-    /// A tile with its body, or that it has not changed.
+    /// A tile with its body; or its head alone: for HEAD, and where it has not changed.
     Tile(TileHead, Option<Chunk>),
     /// Any other.
     Whole(Response<Body>),

@@ -1,8 +1,10 @@
 //! The heads of tile answers: what is the same for all tiles of a kind is prepared, and the rest are facts, which
-//! become text where the head is written: in place for HTTP/1.1, as fields for hyper.
+//! become text where the head is written: in place for HTTP/1.1, as fields for hyper. (The `ETag` is text before: the
+//! request's is compared with it.)
 //!
-//! Invariant: a template's first fields are the ones that each answer fills, in the order of [`FIELDS`]. So the fields
-//! of an answer cost one copy of a small table and no look-up of a place by name.
+//! Invariant: a template's first fields are the ones that each answer fills, in the order of [`FIELDS`]; a 304 has no
+//! date, and so not the last of them. So the fields of an answer cost one copy of a small table and no look-up of a
+//! place by name.
 
 use std::sync::LazyLock;
 
@@ -83,7 +85,7 @@ const ACCESSES: [Access; 2] = [Access::Session, Access::Public];
 #[derive(Debug)]
 struct Template {
     status: StatusCode,
-    /// All fields, those of [`FIELDS`] first and empty.
+    /// All fields; first, and empty, those of [`FIELDS`] that such an answer has.
     fields: HeaderMap,
     /// The status line and the others, as HTTP/1.1 writes them; the last line has no end yet.
     lines: Vec<u8>,
@@ -428,7 +430,7 @@ mod tests {
         let head = TileHead::of_not_modified(plain, facts(Some(1)));
         assert_eq!(head.status(), StatusCode::NOT_MODIFIED);
         assert_eq!(head.fields().len(), 3);
-        let fields = TileHead::of_not_modified(Form::Decoded, facts(None)).fields();
+        let fields = TileHead::of_not_modified(Form::Decoded, facts(Some(1))).fields();
         assert_eq!(fields[VARY], "Accept-Encoding");
         assert_eq!(fields[ETAG], facts(None).etag.as_bytes());
     }

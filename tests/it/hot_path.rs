@@ -1,6 +1,6 @@
-//! What a hit costs, counted: instructions and allocations of `App::handle` and of writing the answer's head, by callgrind, in the profile that tests
-//! have. It guards against a step back, on any machine and in any weather; how fast a hit is, `--bench handle` and
-//! `--bench speed` tell.
+//! What a hit costs, counted: instructions and allocations of `App::handle` and of writing the answer's head, by
+//! callgrind, in the profile that tests have. It guards against a step back, on any machine and in any weather; how
+//! fast a hit is, `--bench handle` and `--bench speed` tell.
 //!
 //! A child of this very program answers prepared requests under valgrind, which writes a profile for each kind.
 //! Without valgrind nothing is counted, and that is said.

@@ -2,8 +2,8 @@
 //!
 //! An entry is one allocation of 96 bytes, and its body another, of the body's own size; an answer's
 //! [`Bytes`] hold the entry. `ETag` and `Last-Modified` are not kept as text, which would take more
-//! than the rest of an entry does: they are made from the hash and the date where the answer's head is
-//! written, without reaching for two more places in memory.
+//! than the rest of an entry does: they are made from the hash and the date at the answer, without
+//! reaching for two more places in memory.
 
 use std::mem;
 use std::sync::Arc;
