@@ -23,7 +23,7 @@ COPY --from=web /web/node_modules web/node_modules
 ENV TILEKEEP_NO_NPM=1
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/src/target,sharing=locked \
-    cargo build --profile dist --locked --no-default-features \
+    cargo build --profile dist --locked --no-default-features --features mbtiles \
     && cp target/dist/tilekeep /usr/local/bin/tilekeep
 
 FROM debian:bookworm-slim

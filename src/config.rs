@@ -191,7 +191,7 @@ impl Config {
             session.refuse(
                 "keys",
                 "holds no key that can sign, and [login] signs what it hands out",
-                "give one its `private_key`, or add a key with a `secret`",
+                "give one its `private_key`, or add a key with a `secret`; without [login], public keys will do",
             );
         }
         if let Some(url) = &self.server.public_url

@@ -21,7 +21,7 @@ pub use coverage::{AreaError, Cover, Coverage, MAX_AREA_BYTES, MAX_LISTED, MAX_V
 pub use format::TileFormat;
 pub use key::{KeySpace, TileKey};
 pub use template::{KeyTemplate, KeyedTile, TemplateError, is_archive};
-pub use tilejson::tilejson;
+pub use tilejson::{Reach, tilejson};
 pub use tileset::{
     Access, BrowserCaching, Delivery, MissingAnswer, Outside, Place, Tileset, TilesetError,
     TilesetSpec,

@@ -22,7 +22,7 @@ pub enum EditError {
     #[error(transparent)]
     File(#[from] UsersError),
     /// Such a user is there.
-    #[error("user {0:?} is there already; remove it first")]
+    #[error("user {0:?} is there already; --replace changes it")]
     Exists(String),
     /// No such user is there.
     #[error("there is no user {0:?}")]

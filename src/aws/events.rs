@@ -398,8 +398,8 @@ impl Events {
         }
         tracing::warn!(
             queue = self.queue.as_str(), %said, hint,
-            "[events] the queue cannot be read: changed tiles are served until they are stale; what is in the queue is \
-             dropped when it can be read again"
+            "[events] the queue cannot be read: changed tiles are served until they are stale; those that the queue \
+             names are dropped from the caches when it can be read again"
         );
     }
 }

@@ -440,7 +440,7 @@ impl Task {
             None => tracing::warn!(
                 identity,
                 outcome,
-                "no AWS credentials: only what is cached can be answered: {said}"
+                "no AWS credentials: only what is cached can be answered; `tilekeep doctor` says what to do: {said}"
             ),
         }
         // Who waits for the first answer has it now; nobody else needs to wake.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{ConfigArg, Failure, print};
 use crate::app::key_settings;
-use crate::auth::{Claims, KeyRing};
+use crate::auth::{AuthError, Claims, KeyRing, Session};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::tile::{Bounds, MAX_ZOOM};
@@ -163,15 +163,29 @@ fn inspect(args: &InspectArgs, now: Timestamp) -> Result<(), Failure> {
     } else {
         print(&explain::words(&parts, now))?;
     }
+    // It names the claim, which a server's own word does not.
+    if let Some(refusal) = explain::refusal(&parts, now) {
+        return Err(Failure::Failed(format!(
+            "the server would refuse it: {refusal}"
+        )));
+    }
+    if let Some(doubt) = explain::doubt(&parts) {
+        eprintln!("{doubt}");
+    }
     if let Some(file) = &args.config {
-        verify(&Config::load(file)?, &token, now)?;
+        let config = Config::load(file)?;
+        let session = verify(&config, &token, now)?;
+        let known = config.tilesets.iter().map(|t| t.tileset.name());
+        if !known.clone().any(|name| session.allows_tileset(name)) {
+            let known: Vec<_> = known.collect();
+            eprintln!(
+                "It opens none of the tilesets of {}: {}",
+                file.display(),
+                known.join(", ")
+            );
+        }
         eprintln!("The signature is right, and the server takes this token unless it was ended.");
     } else {
-        if let Some(refusal) = explain::refusal(&parts, now) {
-            return Err(Failure::Failed(format!(
-                "the server would refuse it: {refusal}"
-            )));
-        }
         eprintln!("The signature was not checked: --config FILE does.");
     }
     Ok(())
@@ -227,12 +241,15 @@ fn sign(config: &Config, claims: Value) -> Result<String, Failure> {
 }
 
 /// Checks a token as the server would, revocations aside.
-fn verify(config: &Config, token: &str, now: Timestamp) -> Result<(), Failure> {
+fn verify(config: &Config, token: &str, now: Timestamp) -> Result<Session, Failure> {
     match keys(config)?.verify(token, now) {
         Ok(session) => match unknown_quota(config, session.quota()) {
             Some(unknown) => Err(Failure::Failed(format!("the server refuses it: {unknown}"))),
-            None => Ok(()),
+            None => Ok(session),
         },
+        Err(error @ AuthError::BadSignature) => Err(Failure::Failed(format!(
+            "{error}: it was made with another key, or the key's text was decoded first (a `secret` is used as it stands)"
+        ))),
         Err(error) => Err(Failure::failed(&error)),
     }
 }

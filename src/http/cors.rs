@@ -43,7 +43,10 @@ impl Cors {
 
     /// Adds what a listed origin's page needs. Only if [`Cors::is_on`].
     pub fn apply(&self, origin: Option<HeaderValue>, answer: &mut HeaderMap) {
-        debug_assert!(self.is_on(), "answers do not vary by an origin that nobody listed");
+        debug_assert!(
+            self.is_on(),
+            "answers do not vary by an origin that nobody listed"
+        );
         match answer.entry(VARY) {
             Entry::Vacant(vary) => {
                 vary.insert(HeaderValue::from_static("Origin"));

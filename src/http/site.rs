@@ -26,7 +26,7 @@ use super::shield::shielded;
 use super::unauthorized::unauthorized;
 use super::{assets, credentials, encoding, oidc, session};
 use crate::auth::{Issuers, Throttle, Users};
-use crate::tile::{Access, Tileset, tilejson};
+use crate::tile::{Access, Reach, Tileset, tilejson};
 
 /// A log-in's body at most: a name, a password and where to go.
 pub(super) const MAX_BODY: usize = 16 * 1024;
@@ -206,7 +206,7 @@ async fn index(
     let page = IndexPage {
         user: viewer.user(),
         tilesets: tilesets
-            .map(|tileset| index_tileset(&tileset, &base))
+            .map(|tileset| index_tileset(&tileset, viewer.caller(), &base))
             .collect(),
         origin: &base,
     };
@@ -218,8 +218,19 @@ async fn index(
     site.with_edge_cookies(page, viewer.caller(), None)
 }
 
-fn index_tileset(tileset: &Tileset, base: &str) -> IndexTileset {
-    let json = tilejson(tileset, base);
+/// What a session may see of a tileset; of a public one everybody sees all.
+fn reach(tileset: &Tileset, caller: Option<&Caller>) -> Reach {
+    let session = caller
+        .filter(|_| tileset.access() != Access::Public)
+        .map(|caller| &caller.session);
+    let maxzoom = session.and_then(|session| session.maxzoom());
+    let bounds = session.and_then(|session| session.bounds());
+    Reach::new(tileset, maxzoom, bounds)
+}
+
+fn index_tileset(tileset: &Tileset, caller: Option<&Caller>, base: &str) -> IndexTileset {
+    let reach = reach(tileset, caller);
+    let json = tilejson(tileset, reach, base);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     IndexTileset {
         name: tileset.name().to_owned(),
@@ -227,8 +238,8 @@ fn index_tileset(tileset: &Tileset, base: &str) -> IndexTileset {
         tilejson_url: format!("{base}/{}.json", tileset.name()),
         tile_url_template: text(&json["tiles"][0]),
         minzoom: tileset.minzoom(),
-        maxzoom: tileset.maxzoom(),
-        bounds: tileset.bounds().to_array(),
+        maxzoom: reach.maxzoom,
+        bounds: reach.bounds.to_array(),
         attribution: tileset.attribution().to_owned(),
         encoding: json["encoding"].as_str().map(str::to_owned),
         value_label: text(&json["value"]["label"]),
@@ -318,7 +329,8 @@ async fn describe(
     match tileset {
         Some(tileset) => {
             let base = site.parts.front.outside(peer, &headers).base_url();
-            let described = json_answer(&tilejson(&tileset, &base));
+            let reach = reach(&tileset, viewer.as_ref());
+            let described = json_answer(&tilejson(&tileset, reach, &base));
             site.with_edge_cookies(described, viewer.as_ref(), Some(name))
         }
         None => problem(&HttpError::UnknownTileset),

@@ -87,20 +87,22 @@ struct Template {
     status: StatusCode,
     /// All fields; first, and empty, those of [`FIELDS`] that such an answer has.
     fields: HeaderMap,
-    /// The status line and the others, as HTTP/1.1 writes them; the last line has no end yet.
+    /// The status line and the other fields, as HTTP/1.1 writes them, each line without its own end.
+    status_line: Vec<u8>,
     lines: Vec<u8>,
 }
 
 impl Template {
     fn new(status: StatusCode, fields: HeaderMap) -> Self {
-        let mut lines = Vec::new();
-        put_status(&mut lines, status);
+        let (mut status_line, mut lines) = (Vec::new(), Vec::new());
+        put_status(&mut status_line, status);
         for (name, value) in fields.iter().filter(|(name, _)| !FIELDS.contains(name)) {
             put_field(&mut lines, name, value);
         }
         Self {
             status,
             fields,
+            status_line,
             lines,
         }
     }
@@ -259,7 +261,7 @@ impl TileHead {
     /// Writes it as HTTP/1.1 does, without the last line's end.
     pub fn put_lines(&self, head: &mut Vec<u8>) {
         let facts = &self.facts;
-        head.put(&self.template.lines);
+        head.put(&self.template.status_line);
         head.put(b"\r\netag: ");
         head.put(facts.etag.as_bytes());
         head.put(b"\r\ncache-control: ");
@@ -270,6 +272,7 @@ impl TileHead {
             head.put(b"\r\nlast-modified: ");
             head.put(&date);
         }
+        head.put(&self.template.lines);
     }
 
     /// The same fields.

@@ -114,7 +114,7 @@ async fn switch_everywhere(
         ),
         None => {
             let lasts = format!(
-                "this lasts until the server restarts: set version = \"{version}\" in [tilesets.{tileset}] of its configuration"
+                "this lasts until the server restarts, unless its configuration says the same: version = \"{version}\" in [tilesets.{tileset}]"
             );
             tracing::info!("{lasts}");
             Some(lasts)

@@ -70,6 +70,22 @@ impl Bounds {
         self.degrees
     }
 
+    /// What of this area is within another. Where an area crosses the antimeridian, its west and east stay as they are;
+    /// areas that do not meet give this one.
+    #[must_use]
+    pub fn within(self, other: Self) -> Self {
+        let [west, south, east, north] = self.degrees;
+        let [other_west, other_south, other_east, other_north] = other.degrees;
+        let (west, east) = if west <= east && other_west <= other_east {
+            (west.max(other_west), east.min(other_east))
+        } else {
+            (west, east)
+        };
+        let both = [west, south.max(other_south), east, north.min(other_north)];
+        let meet = self.degrees[0] > self.degrees[2] || west <= east;
+        Self::new(both).ok().filter(|_| meet).unwrap_or(self)
+    }
+
     /// The edges as shares of the map: left, top, right, bottom, each 0 to 1; left above right crosses the
     /// antimeridian.
     pub fn shares(self) -> [f64; 4] {
@@ -146,6 +162,23 @@ mod tests {
         assert!(fiji.touches(tile(4, 15, 8)));
         assert!(fiji.touches(tile(4, 0, 8)));
         assert!(!fiji.touches(tile(4, 8, 8)));
+    }
+
+    #[test]
+    fn an_area_within_another_is_what_both_have() {
+        let area = |degrees| Bounds::new(degrees).unwrap();
+        let europe = area([-10.0, 35.0, 30.0, 70.0]);
+        let alps = area([5.0, 44.0, 40.0, 80.0]);
+        assert_eq!(alps.within(europe), area([5.0, 44.0, 30.0, 70.0]));
+        assert_eq!(europe.within(alps), area([5.0, 44.0, 30.0, 70.0]));
+        let fiji = area([176.0, -20.0, -178.0, -15.0]);
+        let south = area([-180.0, -90.0, 180.0, -18.0]);
+        assert_eq!(fiji.within(south), area([176.0, -20.0, -178.0, -18.0]));
+        let africa = area([-20.0, -35.0, 50.0, 30.0]);
+        let pacific = area([100.0, 35.0, 170.0, 70.0]);
+        for elsewhere in [fiji, africa, pacific] {
+            assert_eq!(alps.within(elsewhere), alps, "they do not meet");
+        }
     }
 
     #[test]

@@ -26,7 +26,9 @@ pub enum TemplateError {
     )]
     Ambiguous,
     /// `{version}` where the tileset has none.
-    #[error("{{version}} is used, but the tileset has no `version`")]
+    #[error(
+        "{{version}} is used, but the tileset has no `version`; name the one that is there, like version = \"2026-11\""
+    )]
     NoVersion,
     /// S3 refuses keys over 1,024 bytes.
     #[error("the key would be longer than the 1024 bytes that S3 allows")]

@@ -2,12 +2,34 @@
 
 use serde_json::{Value, json};
 
-use super::{TileFormat, Tileset};
+use super::{Bounds, TileFormat, Tileset};
 
-/// The TileJSON of a tileset, with absolute URLs under `base_url` (without a trailing slash).
+/// What somebody may see of a tileset: zooms up to `maxzoom`, within `bounds`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reach {
+    /// The deepest zoom.
+    pub maxzoom: u8,
+    /// The area.
+    pub bounds: Bounds,
+}
+
+impl Reach {
+    /// All of a tileset, or what a session's limits leave of it. A session that may see nothing of it is told the
+    /// least that TileJSON can say.
+    pub fn new(tileset: &Tileset, maxzoom: Option<u8>, bounds: Option<Bounds>) -> Self {
+        let deepest = maxzoom.unwrap_or(u8::MAX).min(tileset.maxzoom());
+        Self {
+            maxzoom: deepest.max(tileset.minzoom()),
+            bounds: bounds.map_or(tileset.bounds(), |bounds| bounds.within(tileset.bounds())),
+        }
+    }
+}
+
+/// The TileJSON of a tileset, with absolute URLs under `base_url` (without a trailing slash). A map enlarges what
+/// is at the deepest zoom that it is told, and asks for no more.
 ///
 /// `vector_layers` is required for vector tiles; where the configuration names none it is empty.
-pub fn tilejson(tileset: &Tileset, base_url: &str) -> Value {
+pub fn tilejson(tileset: &Tileset, reach: Reach, base_url: &str) -> Value {
     let (name, extension) = (tileset.name(), tileset.format().extension());
     let version = tileset
         .version()
@@ -17,8 +39,8 @@ pub fn tilejson(tileset: &Tileset, base_url: &str) -> Value {
         "name": name,
         "tiles": [format!("{base_url}/{name}/{{z}}/{{x}}/{{y}}.{extension}{version}")],
         "minzoom": tileset.minzoom(),
-        "maxzoom": tileset.maxzoom(),
-        "bounds": tileset.bounds().to_array(),
+        "maxzoom": reach.maxzoom,
+        "bounds": reach.bounds.to_array(),
         "scheme": "xyz",
         "format": extension,
     });

@@ -542,6 +542,27 @@ async fn bounds_and_tilejson_are_those_of_the_tileset() {
 }
 
 #[tokio::test]
+async fn tilejson_says_what_the_session_may_see() {
+    let (server, _) = server().await;
+    let confined = Claims {
+        maxzoom: Some(3),
+        bounds: Some([5.0, 44.0, 12.0, 48.0]),
+        ..claims()
+    };
+    let json = server.get_as(&confined, "/world.json").await.json();
+    assert_eq!(json["maxzoom"], 3);
+    assert_eq!(json["bounds"], serde_json::json!([5.0, 44.0, 12.0, 48.0]));
+    let deepest = server.get_as(&confined, "/world/3/4/2.png").await.status;
+    assert_ne!(deepest, StatusCode::FORBIDDEN);
+    let beyond = server.get_as(&confined, "/world/4/8/5.png").await.status;
+    assert_eq!(beyond, StatusCode::FORBIDDEN);
+    let open = server.get_as(&confined, "/open.json").await.json();
+    let whole = server.get("/open.json").await.json();
+    assert_eq!(open, whole, "everybody sees all of a public tileset");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn explain_needs_its_scope_and_tells_where_a_tile_is() {
     let (server, _) = server().await;
     let explainer = Claims {

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::Parts;
+use crate::auth::{Claims, Scopes};
 use crate::clock::Timestamp;
 
 /// The header and the claims, if it has the form of a signed JWT (RFC 7519 §7.2).
@@ -92,8 +93,28 @@ pub(super) fn refusal(parts: &Parts, now: Timestamp) -> Option<String> {
         (None, _) => Some("it has no `exp` that is a number".to_owned()),
         (Some(exp), _) if now >= exp + leeway => Some("it has expired".to_owned()),
         (_, Some(nbf)) if now + leeway < nbf => Some("it has not begun yet".to_owned()),
-        _ => None,
+        _ => unreadable(&parts.claims),
     }
+}
+
+/// The first claim that a server cannot read, and what it expects there.
+fn unreadable(claims: &Map<String, Value>) -> Option<String> {
+    claims.iter().find_map(|(name, value)| {
+        // Alone, beside what no token lacks: so it is this one that is told of.
+        let mut one = json!({ "sub": "x", "exp": 0 });
+        one[name] = value.clone();
+        let error = serde_json::from_value::<Claims>(one).err()?;
+        Some(format!("claim `{}`: {error}", name.escape_debug()))
+    })
+}
+
+/// What is no mistake to a server, and probably one of who made the token.
+pub(super) fn doubt(parts: &Parts) -> Option<String> {
+    let scope = parts.claims.get("scope")?.as_str()?;
+    let word = Scopes::unknown_word(scope)?.escape_debug();
+    Some(format!(
+        "scope: `{word}` grants nothing; the words are tiles, sign, credentials and explain"
+    ))
 }
 
 fn line(label: &str, text: &str) -> String {
@@ -200,6 +221,40 @@ mod tests {
         for text in ["", "a.b.c", "e30.e30", "e30.e30.c2ln.c2ln", "e30.W10.c2ln"] {
             assert!(decode(text).is_none(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_claim_that_cannot_be_read_is_named_with_what_is_expected() {
+        for (claim, value, expected) in [
+            ("tilesets", json!("world"), "a sequence"),
+            ("scope", json!(["tiles"]), "a string"),
+            ("maxzoom", json!(300), "u8"),
+            ("bounds", json!([1, 2, 3]), "array of length 4"),
+        ] {
+            let mut claims = json!({ "sub": "anna", "exp": 2000 });
+            claims[claim] = value;
+            let parts = decode(&token(&claims)).unwrap();
+            let refusal = refusal(&parts, Timestamp::from_secs(1000)).unwrap();
+            assert!(
+                refusal.starts_with(&format!("claim `{claim}`: ")),
+                "{refusal}"
+            );
+            assert!(refusal.contains(expected), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_scope_that_grants_nothing_is_doubted() {
+        let doubt = |scope| {
+            let claims = json!({ "sub": "anna", "exp": 2000, "scope": scope });
+            doubt(&decode(&token(&claims)).unwrap())
+        };
+        assert_eq!(doubt("tiles sign"), None);
+        assert!(
+            doubt("tiles tile")
+                .unwrap()
+                .contains("`tile` grants nothing")
+        );
     }
 
     #[test]
