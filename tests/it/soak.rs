@@ -7,7 +7,8 @@
 //! `SOAK_MINUTES=60 cargo test --test it soak` is the hour; `SOAK_RATE` says how many requests a second, `SOAK_OUT`
 //! where the samples (CSV), the picture (SVG) and the server's log go, `SOAK_TILEKEEP` which program.
 //!
-//! Invariant: its clock is the load's own. A process that is stopped for minutes loses nothing but those minutes.
+//! Invariant: its clock is the load's own. A process that is stopped loses nothing but that time, and the sessions that
+//! end meanwhile: theirs is the wall's, and they live a minute.
 //! Left out: how fast anything is (the benches), and more than one node.
 
 #![allow(
