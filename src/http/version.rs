@@ -114,7 +114,8 @@ async fn switch_everywhere(
         ),
         None => {
             let lasts = format!(
-                "this lasts until the server restarts, unless its configuration says the same: version = \"{version}\" in [tilesets.{tileset}]"
+                "this lasts until the server restarts: set version = \"{version}\" in [tilesets.{tileset}] of its configuration, \
+                 unless that says so already"
             );
             tracing::info!("{lasts}");
             Some(lasts)
