@@ -15,7 +15,7 @@ pub struct Reach {
 
 impl Reach {
     /// All of a tileset, or what a session's limits leave of it. A session that may see nothing of it is told the
-    /// least that TileJSON can say.
+    /// tileset's lowest zoom or its own area: TileJSON has no way to say 'nothing'.
     pub fn new(tileset: &Tileset, maxzoom: Option<u8>, bounds: Option<Bounds>) -> Self {
         let deepest = maxzoom.unwrap_or(u8::MAX).min(tileset.maxzoom());
         Self {

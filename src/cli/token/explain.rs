@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
 use super::Parts;
-use crate::auth::{Claims, Scopes};
+use crate::auth::{Claims, Scope, Scopes};
 use crate::clock::Timestamp;
 
 /// The header and the claims, if it has the form of a signed JWT (RFC 7519 §7.2).
@@ -112,8 +112,9 @@ fn unreadable(claims: &Map<String, Value>) -> Option<String> {
 pub(super) fn doubt(parts: &Parts) -> Option<String> {
     let scope = parts.claims.get("scope")?.as_str()?;
     let word = Scopes::unknown_word(scope)?.escape_debug();
+    let words = Scope::ALL.map(Scope::name).join(", ");
     Some(format!(
-        "scope: `{word}` grants nothing; the words are tiles, sign, credentials and explain"
+        "scope: `{word}` grants nothing; the words are {words}"
     ))
 }
 
