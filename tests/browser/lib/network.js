@@ -1,6 +1,7 @@
 // What a page asks of the network, by Chromium's own account (the DevTools protocol), workers included.
 //
 // Listening leaves the HTTP cache on; intercepting (`page.route`) would switch it off.
+import { until } from './until.js';
 
 /** An answer's origin in the browser: 'network', 'disk' (the HTTP cache) or 'memory' (the page's images). */
 export class Network {
@@ -9,7 +10,8 @@ export class Network {
     network.isTile = isTile;
     network.session = await page.context().newCDPSession(page);
     network.entries = [];
-    network.open = new Map();
+    network.byId = new Map();
+    network.statusOnTheWire = new Map();
     const workers = new Map();
     const on = (method, parameters, where = '') => network.#event(where, method, parameters);
     for (const event of ['requestWillBeSent', 'requestServedFromCache', 'responseReceived', 'responseReceivedExtraInfo', 'loadingFinished', 'loadingFailed']) {
@@ -39,12 +41,14 @@ export class Network {
     const id = `${where}/${parameters.requestId}`;
     if (method === 'Network.requestWillBeSent') {
       const { request: { url, method: verb } } = parameters;
-      const entry = { url, verb, source: 'network', status: 0, state: 'open', worker: Boolean(where) };
-      this.open.set(id, entry);
+      const entry = { id, url, verb, source: 'network', status: 0, state: 'open', worker: Boolean(where) };
+      this.byId.set(id, entry);
       this.entries.push(entry);
       return;
     }
-    const entry = this.open.get(id);
+    // The extra info is told by another process, and keeps no order with the rest.
+    if (method === 'Network.responseReceivedExtraInfo') { this.statusOnTheWire.set(id, parameters.statusCode); return; }
+    const entry = this.byId.get(id);
     if (!entry) return;
     if (method === 'Network.requestServedFromCache') entry.source = 'memory';
     if (method === 'Network.responseReceived') {
@@ -52,18 +56,22 @@ export class Network {
       entry.status = response.status;
       entry.headers = Object.fromEntries(Object.entries(response.headers).map(([name, value]) => [name.toLowerCase(), value]));
       if (response.fromDiskCache) entry.source = 'disk';
+      entry.hasExtraInfo = parameters.hasExtraInfo;
     }
-    // A revalidated answer shows itself in the extra info alone: the page sees the stored 200.
-    if (method === 'Network.responseReceivedExtraInfo' && parameters.statusCode === 304) { entry.source = 'network'; entry.revalidated = true; }
-    if (method === 'Network.loadingFinished') { entry.state = 'done'; this.open.delete(id); }
-    if (method === 'Network.loadingFailed') { entry.state = parameters.canceled ? 'cancelled' : 'failed'; this.open.delete(id); }
+    if (method === 'Network.loadingFinished') entry.state = 'done';
+    if (method === 'Network.loadingFailed') entry.state = parameters.canceled ? 'cancelled' : 'failed';
   }
 
   /** From here on: what was asked since. */
   mark() { return this.entries.length; }
 
-  since(mark = 0) {
+  async since(mark = 0) {
     const tiles = this.entries.slice(mark).filter((entry) => this.isTile(new URL(entry.url)));
+    // The images of a page before are said to have it, and have none.
+    const awaited = tiles.filter(({ hasExtraInfo, source }) => hasExtraInfo && source !== 'memory');
+    await until('the extra info of all answers is there', () => awaited.every(({ id }) => this.statusOnTheWire.has(id)), { every: 20 });
+    // A revalidated answer shows itself in the extra info alone: the page sees the stored 200.
+    for (const entry of tiles) if (this.statusOnTheWire.get(entry.id) === 304) Object.assign(entry, { source: 'network', revalidated: true });
     const network = tiles.filter((entry) => entry.source === 'network');
     return {
       tiles,

@@ -111,8 +111,8 @@ export class Demo {
   }
 
   /**
-   * How many tile requests the server has had, by its own account: tiles served from anywhere, and
-   * answers about tiles that carried none.
+   * How many tile requests the server has had, by its own account: tiles served from anywhere, those of them that
+   * went out with their body (`whole`), and all answers about tiles.
    */
   async tileRequests() {
     const metrics = await this.metrics();
@@ -120,6 +120,6 @@ export class Demo {
     const answered = answers.reduce((sum, answer) => sum + (metrics.get(`tilekeep_http_answers_total{answer="${answer}"}`) ?? 0), 0);
     let served = 0;
     for (const [name, value] of metrics) if (name.startsWith('tilekeep_tiles_served_total')) served += value;
-    return { served, answered };
+    return { served, answered, whole: metrics.get('tilekeep_http_answers_total{answer="tile"}') ?? 0 };
   }
 }

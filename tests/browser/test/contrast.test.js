@@ -82,7 +82,7 @@ describe('Tilekeep and presigned URLs', { timeout: 900_000 }, () => {
       const earlier = await asked();
       await work();
       const later = await asked();
-      const reached = page.network.since(mark).network.filter(({ url }) => !url.startsWith(`${APP}/link/`));
+      const reached = (await page.network.since(mark)).network.filter(({ url }) => !url.startsWith(`${APP}/link/`));
       const seen = {
         tiles: later.tiles - earlier.tiles,
         // With a body: an answer that the browser's copy is right moves none.

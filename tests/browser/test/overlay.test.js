@@ -64,7 +64,7 @@ describe('where tiles come from', { timeout: 900_000 }, () => {
       const seen = await counted(library);
       t.diagnostic(`after the restart: ${JSON.stringify(seen)}`);
       assert.deepEqual(Object.keys(seen), ['Disk']);
-      const statuses = new Set(page.network.since(mark).network.map(({ headers }) => headers?.['cache-status'].replace(/ttl=\d+/, 'ttl=N')));
+      const statuses = new Set((await page.network.since(mark)).network.map(({ headers }) => headers?.['cache-status'].replace(/ttl=\d+/, 'ttl=N')));
       assert.deepEqual([...statuses], ['tilekeep; hit; ttl=N; detail=disk']);
       const metrics = await demo.metrics();
       assert.equal(metrics.get('tilekeep_tiles_served_total{source="origin"}'), 0);

@@ -41,7 +41,7 @@ describe('tile requests', { timeout: 1_200_000 }, () => {
         const earlier = await demo.tileRequests();
         await work();
         const later = await demo.tileRequests();
-        const seen = page.network.since(mark);
+        const seen = await page.network.since(mark);
         return { ...seen, served: later.served - earlier.served, answered: later.answered - earlier.answered };
       };
       const say = (t, name, { count, served, answered, again }) => t.diagnostic(

@@ -123,7 +123,7 @@ describe('sessions', { timeout: 900_000 }, () => {
       const dialog = 'tilekeep-login dialog';
       await page.waitForSelector(`${dialog}[open]`);
       assert.match(await page.textContent(`${dialog} h2`), /session has ended/i);
-      const refused = page.network.since(mark).network.filter(({ status }) => status === 401).map(({ url }) => url);
+      const refused = (await page.network.since(mark)).network.filter(({ status }) => status === 401).map(({ url }) => url);
       assert.ok(refused.length > 0 && shown.length > 0);
       const back = page.network.mark();
       await page.fill(`${dialog} #username`, 'demo');
@@ -137,7 +137,7 @@ describe('sessions', { timeout: 900_000 }, () => {
       });
       await settled(page, library);
       assert.deepEqual(await viewOf(page, library), view);
-      const asked = page.network.since(back).tiles.map(({ url }) => url);
+      const asked = (await page.network.since(back)).tiles.map(({ url }) => url);
       assert.deepEqual(asked.filter((url) => !refused.includes(url)), [], 'only those were asked for again');
     });
   }
