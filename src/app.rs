@@ -53,7 +53,8 @@ use crate::http::front::{Front, FrontSettings};
 use crate::http::handling::Handling;
 use crate::http::places::{ConnectionLimits, Places};
 use crate::http::public::{PublicParts, PublicSide};
-use crate::http::server::Server;
+use crate::http::request_head::RequestHead;
+use crate::http::server::{Server, Service as _};
 use crate::http::site;
 use crate::metrics::{Label as _, Metrics};
 use crate::origin::Origin;
@@ -308,6 +309,11 @@ impl App {
         self.public_side.handle(peer, request)
     }
 
+    /// Answers a head with nothing behind it as if it had come to the public side.
+    pub fn handle_head(&self, peer: SocketAddr, head: &RequestHead<'_>) -> Handling {
+        self.public_side.handle_head(peer, head)
+    }
+
     /// What asks it to end.
     pub fn trigger(&self) -> Trigger {
         self.shutdown.clone()
@@ -328,11 +334,8 @@ impl App {
         let (grace, mut ending) = (self.grace, self.ending.clone());
         let public_side = self.public_side;
         let admin_side = self.admin_side;
-        let answer = || {
-            let side = public_side.clone();
-            move |peer, request| side.handle(peer, request)
-        };
-        let public = self.cores.run(self.public, &self.shutdown, answer);
+        let service = || public_side.clone();
+        let public = self.cores.run(self.public, &self.shutdown, service);
         let admin = self.admin.run(self.admin_listener, move |_, request| {
             let answer = admin::answer(admin_side.clone(), request);
             Handling::later(async move { answer.await.into() })

@@ -23,6 +23,7 @@ use super::body::{Body, RequestBody, whole};
 use super::front::{NO_ONE_HOST, names_one_host};
 use super::problem::HttpError;
 use super::purge::purge;
+use super::request_head::RequestHead;
 use super::shield::shielded;
 use super::site::{name_host, problem};
 use super::version::{switch_version, versions};
@@ -99,7 +100,7 @@ pub async fn answer(
     mut router: Router,
     mut request: http::Request<RequestBody>,
 ) -> http::Response<Body> {
-    if !names_one_host(&request) {
+    if !names_one_host(&RequestHead::of(&request)) {
         return HttpError::BadRequest(NO_ONE_HOST).response();
     }
     name_host(&mut request);

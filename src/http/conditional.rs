@@ -1,24 +1,28 @@
 //! Conditional requests (RFC 9110 §13), as far as a server of whole responses needs them.
 
-use http::HeaderMap;
 use http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH};
+
+use super::request_head::{Fields, text};
 
 /// Whether the client's copy is still right, so that 304 is the answer.
 ///
 /// `If-None-Match` decides alone where it is given; `If-Modified-Since` only otherwise (§13.2.2).
 /// `last_modified` is in seconds since the epoch.
-pub fn is_not_modified(headers: &HeaderMap, etag: &[u8], last_modified: Option<u64>) -> bool {
-    let mut given = headers.get_all(IF_NONE_MATCH).iter().peekable();
+pub fn is_not_modified<'r>(
+    fields: impl Into<Fields<'r>>,
+    etag: &[u8],
+    last_modified: Option<u64>,
+) -> bool {
+    let fields = fields.into();
+    let mut given = fields.all(&IF_NONE_MATCH).peekable();
     if given.peek().is_some() {
-        return given.any(|list| matches_etag(list.as_bytes(), etag));
+        return given.any(|list| matches_etag(list, etag));
     }
-    let (Some(since), Some(modified)) = (headers.get(IF_MODIFIED_SINCE), last_modified) else {
+    let (Some(since), Some(modified)) = (fields.get(&IF_MODIFIED_SINCE), last_modified) else {
         return false;
     };
     // A date that is none is ignored (§13.1.3).
-    since
-        .to_str()
-        .ok()
+    text(since)
         .and_then(|text| httpdate::parse_http_date(text).ok())
         .and_then(|date| date.duration_since(std::time::UNIX_EPOCH).ok())
         .is_some_and(|date| modified <= date.as_secs())
@@ -63,6 +67,8 @@ fn skip_empty(list: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
 
     const TAG: &[u8] = b"\"abc\"";

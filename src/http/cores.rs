@@ -10,13 +10,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::thread;
 use std::time::Duration;
 
-use http::Request;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::oneshot;
 
-use super::body::RequestBody;
-use super::handling::Handling;
-use super::server::Server;
+use super::server::{Server, Service};
 use crate::shutdown::Trigger;
 
 /// Connections that the kernel keeps for a socket until they are accepted.
@@ -85,7 +82,7 @@ impl Cores {
     pub async fn run<M, S>(self, server: Server, shutdown: &Trigger, service: M) -> CoresEnded
     where
         M: Fn() -> S,
-        S: Fn(SocketAddr, Request<RequestBody>) -> Handling + Clone + Send + 'static,
+        S: Service,
     {
         let asked = server.shutdown.clone();
         let (mut ends, mut outcome) = (Vec::new(), CoresEnded::AsAsked);

@@ -10,6 +10,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::body::Body;
+use super::request_head::Fields;
 
 /// Which origins' pages may read answers.
 #[derive(Debug, Clone, Default)]
@@ -27,13 +28,14 @@ impl Cors {
 
     /// The request's `Origin`, where that can matter: kept for [`Cors::apply`], as the request itself
     /// does not last that long.
-    pub fn origin_of(&self, request: &HeaderMap) -> Option<HeaderValue> {
-        self.is_on().then(|| request.get(ORIGIN).cloned()).flatten()
+    pub fn origin_of(&self, request: Fields<'_>) -> Option<HeaderValue> {
+        let origin = || HeaderValue::from_bytes(request.get(&ORIGIN)?).ok();
+        self.is_on().then(origin).flatten()
     }
 
     /// Whether a page of this origin may read answers and write.
-    pub fn allows(&self, origin: Option<&HeaderValue>) -> bool {
-        origin.is_some_and(|origin| self.origins.contains(origin))
+    pub fn allows(&self, origin: Option<&[u8]>) -> bool {
+        origin.is_some_and(|origin| self.origins.iter().any(|listed| listed == origin))
     }
 
     /// Whether any origin is listed: then answers vary by `Origin`.
@@ -56,7 +58,7 @@ impl Cors {
             }
             Entry::Occupied(mut vary) => vary.append(HeaderValue::from_static("Origin")),
         }
-        if let Some(origin) = origin.filter(|origin| self.allows(Some(origin))) {
+        if let Some(origin) = origin.filter(|origin| self.allows(Some(origin.as_bytes()))) {
             answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
             answer.insert(
                 ACCESS_CONTROL_ALLOW_CREDENTIALS,
@@ -77,7 +79,7 @@ impl Cors {
         let headers = response.headers_mut();
         headers.insert(ALLOW, HeaderValue::from_static(allow));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if self.allows(origin) {
+        if self.allows(origin.map(HeaderValue::as_bytes)) {
             headers.insert(
                 ACCESS_CONTROL_ALLOW_METHODS,
                 HeaderValue::from_static(allow),

@@ -3,9 +3,9 @@
 use std::io::Read;
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::ACCEPT_ENCODING;
 
+use super::request_head::{Fields, text};
 use crate::origin::ContentEncoding;
 
 /// A decoded tile is never larger: what would grow beyond is a decompression bomb, not a tile.
@@ -23,10 +23,10 @@ pub fn name(encoding: ContentEncoding) -> Option<&'static str> {
 
 /// Whether the client takes this coding. A client that says nothing gets plain bytes: it is a tool
 /// that would not look (RFC 9110 §12.5.3 allows either).
-pub fn accepts(headers: &HeaderMap, coding: &str) -> bool {
+pub fn accepts<'r>(fields: impl Into<Fields<'r>>, coding: &str) -> bool {
     let mut any = false;
-    for list in headers.get_all(ACCEPT_ENCODING) {
-        for member in list.to_str().unwrap_or("").split(',') {
+    for list in fields.into().all(&ACCEPT_ENCODING) {
+        for member in text(list).unwrap_or("").split(',') {
             let (token, parameters) = member.split_once(';').unwrap_or((member, ""));
             let token = token.trim();
             let named = token.eq_ignore_ascii_case(coding)
@@ -85,6 +85,8 @@ fn bounded(reader: impl Read) -> Result<Bytes, DecodeError> {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+
+    use http::HeaderMap;
 
     use super::*;
 

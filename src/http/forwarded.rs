@@ -11,14 +11,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 use ipnet::IpNet;
 
+use super::request_head::{Fields, text};
 use crate::auth::Scheme;
 
-const X_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static X_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// What is believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,10 +33,11 @@ pub struct Said<'r> {
 }
 
 /// What the proxies say that stand between `peer`, which is one of them, and the client.
-pub fn said<'r>(trusted: &[IpNet], peer: IpAddr, headers: &'r HeaderMap) -> Said<'r> {
+pub fn said<'r>(trusted: &[IpNet], peer: IpAddr, fields: impl Into<Fields<'r>>) -> Said<'r> {
+    let fields = fields.into();
     match (
-        x_forwarded(trusted, peer, headers),
-        forwarded(trusted, peer, headers),
+        x_forwarded(trusted, peer, fields),
+        forwarded(trusted, peer, fields),
     ) {
         (Some(said), None) | (None, Some(said)) => said,
         (None, None) => Said {
@@ -61,23 +63,23 @@ pub(super) fn trusts(trusted: &[IpNet], address: IpAddr) -> bool {
     trusted.iter().any(|net| net.contains(&address))
 }
 
-fn x_forwarded<'r>(trusted: &[IpNet], peer: IpAddr, headers: &'r HeaderMap) -> Option<Said<'r>> {
-    if ![X_FOR, X_PROTO, X_HOST]
+fn x_forwarded<'r>(trusted: &[IpNet], peer: IpAddr, fields: Fields<'r>) -> Option<Said<'r>> {
+    if ![&X_FOR, &X_PROTO, &X_HOST]
         .iter()
-        .any(|name| headers.contains_key(name))
+        .any(|name| fields.has(name))
     {
         return None;
     }
-    let (client, hops) = walk(trusted, peer, from_right(headers, &X_FOR).map(address));
+    let (client, hops) = walk(trusted, peer, from_right(fields, &X_FOR).map(address));
     Some(Said {
         client,
-        scheme: outermost(from_right(headers, &X_PROTO), hops).and_then(scheme),
-        host: outermost(from_right(headers, &X_HOST), hops).filter(|host| is_authority(host)),
+        scheme: outermost(from_right(fields, &X_PROTO), hops).and_then(scheme),
+        host: outermost(from_right(fields, &X_HOST), hops).filter(|host| is_authority(host)),
     })
 }
 
-fn forwarded<'r>(trusted: &[IpNet], peer: IpAddr, headers: &'r HeaderMap) -> Option<Said<'r>> {
-    let elements = || from_right(headers, &http::header::FORWARDED);
+fn forwarded<'r>(trusted: &[IpNet], peer: IpAddr, fields: Fields<'r>) -> Option<Said<'r>> {
+    let elements = || from_right(fields, &http::header::FORWARDED);
     elements().next()?;
     let (client, hops) = walk(
         trusted,
@@ -119,12 +121,11 @@ fn outermost<T>(entries: impl Iterator<Item = T>, hops: usize) -> Option<T> {
 }
 
 /// The entries of a list, in however many lines it came, the last one first.
-fn from_right<'r>(headers: &'r HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'r str> {
-    headers
-        .get_all(name)
-        .iter()
+fn from_right<'r>(fields: Fields<'r>, name: &HeaderName) -> impl Iterator<Item = &'r str> {
+    fields
+        .all(name)
         .rev()
-        .flat_map(|line| line.to_str().unwrap_or("").rsplit(',').map(str::trim))
+        .flat_map(|line| text(line).unwrap_or("").rsplit(',').map(str::trim))
 }
 
 /// A parameter of an element of `Forwarded`, without its quotes.
@@ -162,6 +163,8 @@ pub(super) fn is_authority(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
 
     const PROXY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);

@@ -6,11 +6,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use http::Version;
 use http::header::HOST;
-use http::{HeaderMap, Request, Version};
 use ipnet::IpNet;
 
 use super::forwarded::{is_authority, said, trusts};
+use super::request_head::{Fields, RequestHead, text};
 use crate::auth::{CookieError, CookiePolicy, Scheme, needs_secure};
 
 /// What a request is told that names no host, or several.
@@ -82,15 +83,16 @@ impl Front {
     }
 
     /// The session cookie as this client should have it.
-    pub fn cookie(&self, peer: IpAddr, headers: &HeaderMap) -> &CookiePolicy {
+    pub fn cookie<'r>(&self, peer: IpAddr, fields: impl Into<Fields<'r>>) -> &CookiePolicy {
+        let fields = fields.into();
         // A client that names another host than this machine is behind a proxy of which nothing is
         // known here. If it made that name up, `Secure` costs it a log-in.
-        let named = || host(headers).is_some_and(|host| needs_secure(Scheme::Http, host));
+        let named = || host(fields).is_some_and(|host| needs_secure(Scheme::Http, host));
         let secure = match self.always {
             Some(always) => always,
             None if self.settings.trusted_proxies.is_empty() => named(),
             None => {
-                let seen = self.outside(peer, headers);
+                let seen = self.outside(peer, fields);
                 needs_secure(seen.scheme, &seen.host) || named()
             }
         };
@@ -98,7 +100,8 @@ impl Front {
     }
 
     /// Scheme and host, as this client sees them.
-    pub fn outside(&self, peer: IpAddr, headers: &HeaderMap) -> Outside {
+    pub fn outside<'r>(&self, peer: IpAddr, fields: impl Into<Fields<'r>>) -> Outside {
+        let fields = fields.into();
         if let Some((scheme, host)) = &self.settings.public {
             return Outside {
                 scheme: *scheme,
@@ -111,23 +114,23 @@ impl Front {
             Scheme::Http
         };
         if trusts(&self.settings.trusted_proxies, peer) {
-            let said = said(&self.settings.trusted_proxies, peer, headers);
-            if let Some(host) = said.host.or(host(headers)) {
+            let said = said(&self.settings.trusted_proxies, peer, fields);
+            if let Some(host) = said.host.or(host(fields)) {
                 return Outside {
                     scheme: said.scheme.unwrap_or(own),
                     host: host.to_owned(),
                 };
             }
         }
-        let host = host(headers).filter(|host| !needs_secure(Scheme::Http, host));
+        let host = host(fields).filter(|host| !needs_secure(Scheme::Http, host));
         let host = host.map_or_else(|| self.settings.listen.to_string(), str::to_owned);
         Outside { scheme: own, host }
     }
 
     /// The client's address: the nearest one that is no trusted proxy.
-    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    pub fn client<'r>(&self, peer: IpAddr, fields: impl Into<Fields<'r>>) -> IpAddr {
         if trusts(&self.settings.trusted_proxies, peer) {
-            said(&self.settings.trusted_proxies, peer, headers).client
+            said(&self.settings.trusted_proxies, peer, fields).client
         } else {
             peer
         }
@@ -135,26 +138,26 @@ impl Front {
 }
 
 /// The `Host` header, if it is one.
-fn host(headers: &HeaderMap) -> Option<&str> {
-    let host = headers.get(HOST)?.to_str().ok()?;
+fn host(fields: Fields<'_>) -> Option<&str> {
+    let host = text(fields.get(&HOST)?)?;
     is_authority(host).then_some(host)
 }
 
 /// Whether a request names one host: an HTTP/1.1 request in `Host`, once (RFC 9112 §3.2), HTTP/2 in
 /// `:authority` (RFC 9113 §8.3.1), and where it names it twice, the same. Two names are for two readers: a
 /// proxy in front, and this server.
-pub fn names_one_host<B>(request: &Request<B>) -> bool {
-    let mut hosts = request.headers().get_all(HOST).iter();
+pub fn names_one_host(request: &RequestHead<'_>) -> bool {
+    let mut hosts = request.fields.all(&HOST);
     let (host, second) = (hosts.next(), hosts.next());
     if second.is_some() {
         return false;
     }
-    let target = request.uri().authority().map(http::uri::Authority::as_str);
+    let target = request.authority;
     if target.is_some_and(|target| !is_authority(target)) {
         return false;
     }
-    match (host.map(http::HeaderValue::as_bytes), target) {
-        (None, _) => request.version() != Version::HTTP_11,
+    match (host, target) {
+        (None, _) => request.version != Version::HTTP_11,
         (Some(host), Some(target)) => host.eq_ignore_ascii_case(target.as_bytes()),
         // Empty where the client's own target has no host (RFC 9112 §3.2).
         (Some(host), None) => host.is_empty() || std::str::from_utf8(host).is_ok_and(is_authority),
@@ -163,7 +166,7 @@ pub fn names_one_host<B>(request: &Request<B>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderName;
+    use http::{HeaderMap, HeaderName, Request};
 
     use super::*;
 
@@ -260,7 +263,7 @@ mod tests {
             for host in hosts {
                 request.headers_mut().append(HOST, host.parse().unwrap());
             }
-            names_one_host(&request)
+            names_one_host(&RequestHead::of(&request))
         };
         let (old, one, two) = (Version::HTTP_10, Version::HTTP_11, Version::HTTP_2);
         assert!(request(old, "/", &[]) && request(one, "/", &["a:80"]) && request(one, "/", &[""]));

@@ -9,7 +9,7 @@
 //!   HEAD, no field that frames a body or wishes something of the connection. Whatever else comes is hyper's, from its
 //!   first byte on, and so is the connection then.
 //! * One request at a time, in their order: what is sent ahead waits in the buffer, in the socket, and at the peer.
-//! * Bytes become fields by httparse, with hyper's own settings, and by `http`'s checks.
+//! * Bytes become fields by httparse, with hyper's own settings; what `http` would not take is hyper's to refuse.
 //!
 //! Deadlines are [`TimedIo`]'s, as they are for hyper.
 
@@ -18,16 +18,17 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 
-use bytes::{Buf, Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+use bytes::{Buf, BytesMut};
+use http::header::{CONTENT_LENGTH, DATE};
+use http::{HeaderMap, Method, StatusCode, Version};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use super::body::{Body, Chunk, RequestBody};
+use super::body::{Body, Chunk};
 use super::handling::Handling;
 use super::header_text::{Text as _, http_date};
 use super::reply::Reply;
+use super::request_head::{Fields, RequestHead};
 use super::tile_head::{put_field, put_status};
 use super::timed_io::TimedIo;
 use crate::clock::{Clock, Timestamp};
@@ -61,7 +62,7 @@ pub(super) async fn serve<I, A, E>(
 ) -> Left<I>
 where
     I: AsyncRead + AsyncWrite + Unpin,
-    A: Fn(Request<RequestBody>) -> Handling,
+    A: Fn(&RequestHead<'_>) -> Handling,
     E: Future<Output = ()>,
 {
     let mut buffer = BytesMut::with_capacity(BUFFER);
@@ -86,12 +87,13 @@ where
                 }
             }
         }
-        let Some(request) = take_request(&mut buffer) else {
+        let read = with_head(&buffer, |head| (answer(head), *head.method == Method::HEAD));
+        let Some(((handling, to_head), length)) = read else {
             io.unread(buffer.freeze());
             return Left::ToHyper(io);
         };
-        let to_head = request.method() == Method::HEAD;
-        let reply = answer(request).await;
+        buffer.advance(length);
+        let reply = handling.await;
         let last = shutdown.is_asked();
         if let Err(error) = writing.write(&mut io, reply, to_head, last).await {
             return Left::Ended(Err(error));
@@ -100,19 +102,6 @@ where
             return Left::Ended(io.shutdown().await);
         }
     }
-}
-
-/// Takes a whole request off the front; `None` leaves everything, as it is not for here.
-fn take_request(buffer: &mut BytesMut) -> Option<Request<RequestBody>> {
-    let end = end_of_head(buffer)?;
-    let head = buffer.split_to(end).freeze();
-    let request = parse(&head);
-    if request.is_none() {
-        let mut whole = BytesMut::from(&head[..]);
-        whole.extend_from_slice(buffer);
-        *buffer = whole;
-    }
-    request
 }
 
 /// Where a head ends that begins at once, and all of whose lines end with CRLF.
@@ -130,45 +119,56 @@ fn end_of_head(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-/// A request of this head, if it is one for here.
-fn parse(head: &Bytes) -> Option<Request<RequestBody>> {
+/// Reads the head that the bytes begin with, and its length, if it is one for here.
+pub fn with_head<T>(bytes: &[u8], read: impl FnOnce(&RequestHead<'_>) -> T) -> Option<(T, usize)> {
+    let bytes = &bytes[..end_of_head(bytes)?];
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut parsed = httparse::Request::new(&mut []);
     let Ok(httparse::Status::Complete(length)) =
-        parsed.parse_with_uninit_headers(head, &mut fields)
+        parsed.parse_with_uninit_headers(bytes, &mut fields)
     else {
         return None;
     };
-    if length != head.len() || parsed.version != Some(1) {
+    if length != bytes.len() || parsed.version != Some(1) {
         return None;
     }
     let method = match parsed.method? {
-        "GET" => Method::GET,
-        "HEAD" => Method::HEAD,
+        "GET" => &Method::GET,
+        "HEAD" => &Method::HEAD,
         _ => return None,
     };
-    let target = parsed.path.filter(|target| target.starts_with('/'))?;
-    let mut headers = HeaderMap::with_capacity(parsed.headers.len());
-    for field in parsed.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
-        if !is_harmless(&name, field.value) {
-            return None;
-        }
-        let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value)).ok()?;
-        headers.try_append(name, value).ok()?;
+    let place = parsed.path.filter(|place| is_place(place))?;
+    if !parsed.headers.iter().all(is_harmless) {
+        return None;
     }
-    let mut request = Request::new(RequestBody::None);
-    *request.method_mut() = method;
-    *request.uri_mut() = Uri::from_maybe_shared(head.slice_ref(target.as_bytes())).ok()?;
-    *request.headers_mut() = headers;
-    Some(request)
+    let head = RequestHead {
+        method,
+        version: Version::HTTP_11,
+        authority: None,
+        place,
+        fields: Fields::Lines(parsed.headers),
+    };
+    Some((read(&head), length))
+}
+
+/// Whether a target is a path, and maybe a query, of no other characters than may stand there (RFC 3986 §3.3, §3.4).
+fn is_place(target: &str) -> bool {
+    let may_stand =
+        |byte| matches!(byte, b'!' | b'$'..=b';' | b'=' | b'?'..=b'Z' | b'_' | b'a'..=b'z' | b'~');
+    target.starts_with('/') && target.bytes().all(may_stand)
 }
 
 /// Whether a field says nothing of a body, and of the connection no more than that it may stay.
-fn is_harmless(name: &HeaderName, value: &[u8]) -> bool {
-    match *name {
-        CONTENT_LENGTH | TRANSFER_ENCODING | UPGRADE | EXPECT | TE => false,
-        CONNECTION => value.eq_ignore_ascii_case(b"keep-alive"),
+fn is_harmless(field: &httparse::Header<'_>) -> bool {
+    let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+    // By length: nearly all fields are of none of these.
+    match field.name.len() {
+        2 => !is("te"),
+        6 => !is("expect"),
+        7 => !is("upgrade"),
+        10 => !is("connection") || field.value.eq_ignore_ascii_case(b"keep-alive"),
+        14 => !is("content-length"),
+        17 => !is("transfer-encoding"),
         _ => true,
     }
 }

@@ -1,6 +1,6 @@
 //! The public side: every request comes in here.
 //!
-//! A tile hit is `PublicSide::handle → Route::parse → Sessions::authorize → TileCache::lookup →
+//! A tile hit is `PublicSide::handle_head → Route::parse → Sessions::authorize → TileCache::lookup →
 //! respond`, with nothing in between: tiles pass no router and no middleware. Pages, sessions and
 //! assets, which may take their time, go through a router ([`super::pages`]).
 
@@ -11,11 +11,11 @@ use std::time::Duration;
 use arc_swap::Guard;
 use axum::Router;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use tower_service::Service as _;
 
 use super::background::Background;
-use super::body::{Body, whole};
+use super::body::{Body, RequestBody, whole};
 use super::cloudfront::CloudFront;
 use super::cors::Cors;
 use super::explain::explain;
@@ -23,10 +23,12 @@ use super::front::{Front, NO_ONE_HOST, names_one_host};
 use super::handling::Handling;
 use super::problem::HttpError;
 use super::reply::Reply;
+use super::request_head::{Fields, RequestHead};
 use super::route::{Route, TileRoute};
+use super::server;
 use super::sign::{self, SignedTile};
 use super::site::{MAX_BODY, Peer, allow, name_host};
-use super::tile_request::TileAnswer;
+use super::tile_request::{Admitted, TileAnswer};
 use crate::auth::{AuthError, Scope, Session, Sessions, bearer_token, session_tokens_from_cookies};
 use crate::aws::presign::Helpers;
 use crate::cache::TileCache;
@@ -107,16 +109,13 @@ impl PublicSide {
                 cloudfront.proves(request.headers_mut(), metrics, clock)
             }
         };
-        let one_host = names_one_host(&request);
+        let one_host = names_one_host(&RequestHead::of(&request));
         if !self.parts.front.is_fixed() {
             // What asks for the host, asks for it in `Host`.
             name_host(&mut request);
         }
-        let cors = &self.parts.cors;
-        let ending = Ending {
-            origin: cors.origin_of(request.headers()),
-            head: *request.method() == Method::HEAD,
-        };
+        let head = RequestHead::of(&request);
+        let (cors, ending) = (&self.parts.cors, self.parts.ending(&head));
         let route = Route::parse(request.uri().path());
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         // In the contract's order: the method, then the path, then everything else.
@@ -141,21 +140,30 @@ impl PublicSide {
             }
             Err(malformed) if sign::is_sign(&request) => refuse(&malformed.into()),
             _ if !reads => refuse(&HttpError::Method(TILE_METHODS)),
-            Ok(Route::Tile(route)) => match self.parts.tile(peer, &request, route, proven) {
+            Ok(Route::Tile(route)) => match self.parts.tile(peer, &head, route, proven) {
                 TileAnswer::Here(answered) => {
                     return Handling::now(self.parts.finish(ending, answered));
                 }
                 TileAnswer::Waits(admitted) => {
-                    let parts = Arc::clone(&self.parts);
-                    let request = request.map(drop);
-                    let answer = async move { parts.wait_for(peer, &request, admitted).await };
-                    return self.later(ending, answer);
+                    return self.wait_for(peer, request.map(drop), admitted, ending);
                 }
             },
-            Ok(Route::Explain(route)) => self.explain(peer, &request, route),
+            Ok(Route::Explain(route)) => self.explain(peer, &head, route),
             Err(malformed) => refuse(&malformed.into()),
         };
         Handling::now(self.parts.finish(ending, answered))
+    }
+
+    fn wait_for(
+        &self,
+        peer: SocketAddr,
+        request: Request<()>,
+        admitted: Admitted,
+        ending: Ending,
+    ) -> Handling {
+        let parts = Arc::clone(&self.parts);
+        let answer = async move { parts.wait_for(peer, &request, admitted).await };
+        self.later(ending, answer)
     }
 
     fn later(
@@ -170,10 +178,10 @@ impl PublicSide {
         })
     }
 
-    fn explain<B>(
+    fn explain(
         &self,
         peer: SocketAddr,
-        request: &Request<B>,
+        request: &RequestHead<'_>,
         route: TileRoute<'_>,
     ) -> (Response<Body>, Answer) {
         let now = self.parts.clock.now();
@@ -209,10 +217,10 @@ impl PublicSide {
         let Ok(Route::Sign(route)) = Route::parse(request.uri().path()) else {
             return refuse(&HttpError::UnknownPage);
         };
-        let now = self.parts.clock.now();
+        let (now, head) = (self.parts.clock.now(), RequestHead::of(&request));
         match self
             .parts
-            .admit(peer, &request, route, (Scope::Sign, false), now)
+            .admit(peer, &head, route, (Scope::Sign, false), now)
         {
             Ok(admitted) => {
                 let tileset = Guard::into_inner(admitted.tileset);
@@ -256,7 +264,41 @@ impl PublicSide {
     }
 }
 
+impl server::Service for PublicSide {
+    fn handle(&self, peer: SocketAddr, request: Request<RequestBody>) -> Handling {
+        self.handle(peer, request)
+    }
+
+    /// A tile at hand is answered out of the head as it came.
+    fn handle_head(&self, peer: SocketAddr, head: &RequestHead<'_>) -> Handling {
+        let parts = &self.parts;
+        // The distribution's secret has to be taken off its requests.
+        if parts.cloudfront.is_none()
+            && names_one_host(head)
+            && let Ok(Route::Tile(route)) = Route::parse(head.path())
+        {
+            let ending = parts.ending(head);
+            return match parts.tile(peer, head, route, false) {
+                TileAnswer::Here(answered) => Handling::now(parts.finish(ending, answered)),
+                TileAnswer::Waits(admitted) => match head.to_request(()) {
+                    Ok(request) => self.wait_for(peer, request, admitted, ending),
+                    Err(_) => server::unreadable(),
+                },
+            };
+        }
+        server::handle_whole(self, peer, head)
+    }
+}
+
 impl PublicParts {
+    /// What the end of handling has to know of this request.
+    fn ending(&self, request: &RequestHead<'_>) -> Ending {
+        Ending {
+            origin: self.cors.origin_of(request.fields),
+            head: *request.method == Method::HEAD,
+        }
+    }
+
     /// What is done to every answer.
     fn finish(&self, ending: Ending, answered: (impl Into<Reply>, Answer)) -> Reply {
         let (mut reply, answer) = (answered.0.into(), answered.1);
@@ -271,23 +313,21 @@ impl PublicParts {
     }
 
     /// Who sends a request: `Authorization: Bearer`, else the session cookie.
-    pub fn authorize(
+    pub fn authorize<'r>(
         &self,
         peer: IpAddr,
-        headers: &HeaderMap,
+        fields: impl Into<Fields<'r>>,
         now: Timestamp,
     ) -> Result<Caller, AuthError> {
-        if let Some(token) = headers
-            .get(AUTHORIZATION)
-            .and_then(|v| bearer_token(v.as_bytes()))
-        {
+        let fields = fields.into();
+        if let Some(token) = fields.get(&AUTHORIZATION).and_then(bearer_token) {
             let session = self.sessions.authorize(token, now)?;
             return Ok(Caller {
                 session,
                 by_cookie: false,
             });
         }
-        let session = self.authorize_cookie(peer, headers, now)?;
+        let session = self.authorize_cookie(peer, fields, now)?;
         Ok(Caller {
             session,
             by_cookie: true,
@@ -295,14 +335,15 @@ impl PublicParts {
     }
 
     /// Whose session a request's cookie is, whatever else it brings.
-    pub(super) fn authorize_cookie(
+    pub(super) fn authorize_cookie<'r>(
         &self,
         peer: IpAddr,
-        headers: &HeaderMap,
+        fields: impl Into<Fields<'r>>,
         now: Timestamp,
     ) -> Result<Arc<Session>, AuthError> {
-        let cookies = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
-        let tokens = session_tokens_from_cookies(cookies, self.front.cookie(peer, headers).name());
+        let fields = fields.into();
+        let name = self.front.cookie(peer, fields).name();
+        let tokens = session_tokens_from_cookies(fields.all(&COOKIE), name);
         self.sessions.authorize_cookies(&tokens, now)
     }
 }

@@ -31,6 +31,8 @@ use super::dozing::Dozing;
 use super::handling::Handling;
 use super::places::{Place, Places};
 use super::plain::{self, Left};
+use super::problem::HttpError;
+use super::request_head::RequestHead;
 use super::timed_io::{Progress, TimedIo};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -62,6 +64,44 @@ const MAX_WINDOW: u32 = 65_535;
 /// After an `accept()` that failed, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What answers requests.
+pub trait Service: Clone + Send + 'static {
+    /// Answers a request.
+    fn handle(&self, peer: SocketAddr, request: Request<RequestBody>) -> Handling;
+
+    /// Answers one that is nothing but this head.
+    fn handle_head(&self, peer: SocketAddr, head: &RequestHead<'_>) -> Handling {
+        handle_whole(self, peer, head)
+    }
+}
+
+impl<F> Service for F
+where
+    F: Fn(SocketAddr, Request<RequestBody>) -> Handling + Clone + Send + 'static,
+{
+    fn handle(&self, peer: SocketAddr, request: Request<RequestBody>) -> Handling {
+        self(peer, request)
+    }
+}
+
+/// Makes a request of a head, and answers that.
+pub(super) fn handle_whole(
+    service: &impl Service,
+    peer: SocketAddr,
+    head: &RequestHead<'_>,
+) -> Handling {
+    match head.to_request(RequestBody::None) {
+        Ok(request) => service.handle(peer, request),
+        Err(_) => unreadable(),
+    }
+}
+
+/// For what `http` does not take for a request; `plain.rs` lets none through.
+#[cold]
+pub(super) fn unreadable() -> Handling {
+    Handling::now(HttpError::BadRequest("The request cannot be read.").response())
+}
+
 /// How the connections of a listening socket are treated.
 #[derive(Clone)]
 pub struct Server {
@@ -81,10 +121,7 @@ pub struct Server {
 
 impl Server {
     /// Serves a socket until the shutdown, then lets open requests end within the grace.
-    pub async fn run<S>(mut self, listener: std::net::TcpListener, service: S)
-    where
-        S: Fn(SocketAddr, Request<RequestBody>) -> Handling + Clone + Send + 'static,
-    {
+    pub async fn run(mut self, listener: std::net::TcpListener, service: impl Service) {
         let hyper = Arc::new(Hyper::new());
         let listener = match TcpListener::from_std(listener) {
             Ok(listener) => listener,
@@ -167,16 +204,16 @@ async fn serve_connection<I, S>(
     mut shutdown: Shutdown,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Fn(SocketAddr, Request<RequestBody>) -> Handling + Clone + Send + 'static,
+    S: Service,
 {
     let progress = Arc::new(Progress::default());
     let io = TimedIo::new(io, PEER_PATIENCE, progress.clone());
     let ending = shutdown.clone();
     let mut end = Dozing::new(async move { shutdown.asked().await });
     let (noted, plainly) = (progress.clone(), service.clone());
-    let answer = move |request| {
+    let answer = move |head: &RequestHead<'_>| {
         noted.note_request(false);
-        plainly(peer, request)
+        plainly.handle_head(peer, head)
     };
     let io = match plain::serve(io, answer, Pin::new(&mut end), &ending, clock).await {
         Left::ToHyper(io) => io,
@@ -189,7 +226,7 @@ async fn serve_connection<I, S>(
     let (noted, before) = (progress.clone(), progress.requests());
     let service = service_fn(move |request: Request<Incoming>| {
         noted.note_request(request.version() == Version::HTTP_2);
-        Unfailing(service(peer, request.map(RequestBody::Incoming)))
+        Unfailing(service.handle(peer, request.map(RequestBody::Incoming)))
     });
     let builder = if before == 0 {
         &hyper.any

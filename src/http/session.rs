@@ -26,6 +26,7 @@ use super::exchange::exchange;
 use super::pages::LoginPage;
 use super::problem::HttpError;
 use super::public::Caller;
+use super::request_head::Fields;
 use super::site::{Peer, Site, html, problem};
 use crate::auth::{
     AuthError, BeginError, Claims, EndError, Grants, IssuedSession, LoginError, RenewError, Secret,
@@ -300,7 +301,7 @@ impl Site {
     /// Whether a request that changes something may: see the module's invariant. `preflighted`: another
     /// site's page could not send it without a browser asking here first.
     fn may_write(&self, headers: &HeaderMap, preflighted: bool) -> bool {
-        may_write(&self.parts.cors, headers, preflighted)
+        may_write(&self.parts.cors, headers.into(), preflighted)
     }
 
     /// Every session that a request carries: a second cookie of our name, which a parent domain's can be,
@@ -340,13 +341,13 @@ impl Site {
 }
 
 /// As [`Site::may_write`] says.
-pub(super) fn may_write(cors: &Cors, headers: &HeaderMap, preflighted: bool) -> bool {
-    let origin = headers.get(ORIGIN);
+pub(super) fn may_write(cors: &Cors, fields: Fields<'_>, preflighted: bool) -> bool {
+    let origin = fields.get(&ORIGIN);
     let listed = cors.allows(origin);
-    match headers.get(SEC_FETCH_SITE) {
-        Some(site) => site == "same-origin" || listed,
+    match fields.get(&SEC_FETCH_SITE) {
+        Some(site) => site == b"same-origin" || listed,
         None if origin.is_some() => listed,
-        None => preflighted && !headers.contains_key(COOKIE),
+        None => preflighted && !fields.has(&COOKIE),
     }
 }
 

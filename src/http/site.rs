@@ -22,6 +22,7 @@ use super::conditional::is_not_modified;
 use super::pages::{IndexPage, IndexTileset, LoginPage, MapPage, MapTileset};
 use super::problem::HttpError;
 use super::public::{Caller, PublicParts};
+use super::request_head::place;
 use super::shield::shielded;
 use super::unauthorized::unauthorized;
 use super::{assets, credentials, encoding, oidc, session};
@@ -139,7 +140,10 @@ impl Site {
             {
                 Ok(Viewer::Visitor)
             }
-            Err(error) => Err(Box::new(to_axum(unauthorized(error, uri, headers).0))),
+            Err(error) => {
+                let refusal = unauthorized(error, place(uri), headers.into());
+                Err(Box::new(to_axum(refusal.0)))
+            }
         }
     }
 
@@ -323,7 +327,7 @@ async fn describe(
         match site.parts.authorize(peer, &headers, site.parts.clock.now()) {
             Ok(caller) if caller.session.allows_tileset(name) => viewer = Some(caller),
             Ok(_) => return problem(&HttpError::UnknownTileset),
-            Err(error) => return to_axum(unauthorized(error, &uri, &headers).0),
+            Err(error) => return to_axum(unauthorized(error, place(&uri), (&headers).into()).0),
         }
     }
     match tileset {

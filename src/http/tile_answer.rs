@@ -15,6 +15,7 @@ use super::conditional::is_not_modified;
 use super::encoding::{self, DecodeError};
 use super::problem::HttpError;
 use super::reply::Reply;
+use super::request_head::Fields;
 use super::tile_head::{ETag, Facts, Form, TileHead, protect};
 use crate::cache::{CacheStatus, Held, Served};
 use crate::clock::Timestamp;
@@ -33,8 +34,8 @@ static BLANK_PNG: &[u8] = include_bytes!("blank.png");
 pub struct Asked<'r> {
     /// GET or HEAD.
     pub method: &'r Method,
-    /// The request's headers.
-    pub headers: &'r HeaderMap,
+    /// The request's fields.
+    pub fields: Fields<'r>,
     /// The tileset.
     pub tileset: &'r Tileset,
     /// The tile.
@@ -85,9 +86,9 @@ fn respond_tile(
     Served { held, status }: Served,
     decoded: Option<Decoded>,
 ) -> (Reply, Answer) {
-    let form = Form::of(asked.headers, held.encoding());
+    let form = Form::of(asked.fields, held.encoding());
     let etag = ETag::of(form, held.content());
-    let not_modified = is_not_modified(asked.headers, etag.as_bytes(), held.last_modified());
+    let not_modified = is_not_modified(asked.fields, etag.as_bytes(), held.last_modified());
     let facts = Facts {
         etag,
         cache_control: cache_control(asked),
@@ -138,7 +139,7 @@ fn damaged(asked: &Asked<'_>, status: CacheStatus, error: &DecodeError) -> (Repl
 pub fn decodes_elsewhere(asked: &Asked<'_>, held: &Held) -> bool {
     held.body().len() > DECODE_INLINE
         && *asked.method != Method::HEAD
-        && Form::of(asked.headers, held.encoding()) == Form::Decoded
+        && Form::of(asked.fields, held.encoding()) == Form::Decoded
 }
 
 /// The plain form of a large tile.

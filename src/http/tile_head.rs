@@ -18,6 +18,7 @@ use super::cache_control::CacheControl;
 use super::cache_status::{CACHE_STATUS, cache_status, put_cache_status};
 use super::encoding;
 use super::header_text::{HeaderText, Text, http_date};
+use super::request_head::Fields;
 use crate::cache::{CacheStatus, ContentHash, ETAG_LEN};
 use crate::clock::Timestamp;
 use crate::origin::ContentEncoding;
@@ -52,7 +53,7 @@ impl Form {
     ];
 
     /// The form for a client with these headers.
-    pub(super) fn of(request: &HeaderMap, stored: ContentEncoding) -> Self {
+    pub(super) fn of(request: Fields<'_>, stored: ContentEncoding) -> Self {
         match encoding::name(stored) {
             Some(coding) if !encoding::accepts(request, coding) => Self::Decoded,
             _ => Self::Stored(stored),

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use arc_swap::Guard;
 use http::header::{CACHE_CONTROL, SET_COOKIE};
-use http::{HeaderMap, HeaderValue, Request, Response, Uri};
+use http::{HeaderMap, HeaderValue, Request, Response};
 
 use super::body::Body;
 use super::cache_control::{self, Audience};
@@ -15,6 +15,7 @@ use super::problem::HttpError;
 use super::public::{Caller, PublicParts, refuse};
 use super::quota::Purse;
 use super::reply::Reply;
+use super::request_head::RequestHead;
 use super::route::TileRoute;
 use super::session::may_write;
 use super::sign::{self, SignedTile};
@@ -70,10 +71,10 @@ pub(super) enum TileAnswer {
 
 impl PublicParts {
     /// Answers with what is at hand.
-    pub(super) fn tile<B>(
+    pub(super) fn tile(
         &self,
         peer: SocketAddr,
-        request: &Request<B>,
+        request: &RequestHead<'_>,
         route: TileRoute<'_>,
         proven: bool,
     ) -> TileAnswer {
@@ -133,14 +134,15 @@ impl PublicParts {
         };
         // A fill takes its time, and what a browser is told counts from the answer.
         let now = self.clock.now();
-        let asked = self.asked(request, &admitted, now);
+        let head = RequestHead::of(request);
+        let asked = self.asked(&head, &admitted, now);
         let decoded = if decodes_elsewhere(&asked, &served.held) {
             Some(decode_elsewhere(&served.held).await)
         } else {
             None
         };
         let answered = respond(&asked, served, decoded);
-        self.told(peer, request, &admitted, asked.versioned, answered, now)
+        self.told(peer, &head, &admitted, asked.versioned, answered, now)
     }
 
     async fn served(
@@ -168,30 +170,30 @@ impl PublicParts {
         }
     }
 
-    fn asked<'r, B>(
+    fn asked<'r>(
         &self,
-        request: &'r Request<B>,
+        request: &RequestHead<'r>,
         admitted: &'r Admitted,
         now: Timestamp,
     ) -> Asked<'r> {
         let tileset = &*admitted.tileset;
         Asked {
-            method: request.method(),
-            headers: request.headers(),
+            method: request.method,
+            fields: request.fields,
             tileset,
             key: tileset.tile_key(admitted.coord, admitted.scale),
             audience: admitted.audience,
-            versioned: names_version(request.uri(), tileset),
+            versioned: names_version(request, tileset),
             missing: self.missing,
             now,
         }
     }
 
     /// Counts an answer, and renews its session where that is due.
-    fn told<B>(
+    fn told(
         &self,
         peer: SocketAddr,
-        request: &Request<B>,
+        request: &RequestHead<'_>,
         admitted: &Admitted,
         versioned: bool,
         answered: Answered,
@@ -207,7 +209,7 @@ impl PublicParts {
         if let Some(caller) = caller.filter(|caller| caller.by_cookie && renewable)
             && caller.session.is_past_half(now)
         {
-            let cookie = self.front.cookie(peer.ip(), request.headers());
+            let cookie = self.front.cookie(peer.ip(), request.fields);
             let renewal = self.renewal_if_due(&caller.session, cookie, now);
             if !renewal.is_empty() {
                 reply = reply.with_headers(|headers| headers.extend(renewal));
@@ -222,10 +224,10 @@ impl PublicParts {
     /// it was spent: that is known only after asking, and nothing is asked for those over their quota.
     ///
     /// What the distribution asks for (`shared`) it has let in itself: no session, no quota.
-    pub(super) fn admit<B>(
+    pub(super) fn admit(
         &self,
         peer: SocketAddr,
-        request: &Request<B>,
+        request: &RequestHead<'_>,
         route: TileRoute<'_>,
         (scope, shared): (Scope, bool),
         now: Timestamp,
@@ -247,23 +249,19 @@ impl PublicParts {
         let (tileset, caller) = if let Some(tileset) = public {
             (tileset, None)
         } else {
-            let caller = match self.authorize(peer.ip(), request.headers(), now) {
+            let caller = match self.authorize(peer.ip(), request.fields, now) {
                 Ok(caller) => caller,
                 // There is no page behind a signature to come back to.
                 Err(error) if scope == Scope::Sign => {
                     return Err(Box::new(refuse(&error.into())));
                 }
                 Err(error) => {
-                    return Err(Box::new(unauthorized(
-                        error,
-                        request.uri(),
-                        request.headers(),
-                    )));
+                    return Err(Box::new(unauthorized(error, request.place, request.fields)));
                 }
             };
             if scope == Scope::Sign
                 && caller.by_cookie
-                && !may_write(&self.cors, request.headers(), false)
+                && !may_write(&self.cors, request.fields, false)
             {
                 return Err(Box::new(refuse(&HttpError::CrossSite)));
             }
@@ -368,13 +366,14 @@ fn over_quota(over: OverQuota) -> Refusal {
 }
 
 /// Whether the query is `v=` and the tileset's current version.
-fn names_version(uri: &Uri, tileset: &Tileset) -> bool {
-    match (uri.query(), tileset.version()) {
-        (Some(query), Some(version)) => query
-            .split('&')
-            .any(|pair| pair.strip_prefix("v=") == Some(version)),
-        _ => false,
-    }
+fn names_version(request: &RequestHead<'_>, tileset: &Tileset) -> bool {
+    let Some(version) = tileset.version() else {
+        return false;
+    };
+    request.query().is_some_and(|query| {
+        let mut pairs = query.split('&');
+        pairs.any(|pair| pair.strip_prefix("v=") == Some(version))
+    })
 }
 
 /// The origin's word goes to the log, and only there. What an operator has to mend is an error.

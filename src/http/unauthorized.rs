@@ -1,28 +1,28 @@
 //! Without a session: 401 for images and `fetch`, the way to the log-in for people.
 
 use http::header::{ACCEPT, CACHE_CONTROL, LOCATION};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use super::body::Body;
 use super::problem::HttpError;
+use super::request_head::Fields;
 use super::session::MAX_NEXT;
 use crate::auth::AuthError;
 use crate::metrics::Answer;
 
 /// What a browser says of how it asks (Fetch Metadata).
-const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 /// 401, or the way to the log-in for a person who typed an address. Only for page navigations: a
 /// redirect in answer to an image or a fetch would break a map silently.
-pub fn unauthorized(error: AuthError, uri: &Uri, headers: &HeaderMap) -> (Response<Body>, Answer) {
-    let navigates = headers
-        .get(SEC_FETCH_MODE)
-        .is_some_and(|mode| mode == "navigate");
+pub fn unauthorized(error: AuthError, place: &str, fields: Fields<'_>) -> (Response<Body>, Answer) {
+    let mode = fields.get(&SEC_FETCH_MODE);
+    let navigates = mode == Some(b"navigate");
     // Browsers without Fetch Metadata still ask for HTML in so many words when they navigate.
-    let asks_for_html = !headers.contains_key(SEC_FETCH_MODE)
-        && headers
-            .get(ACCEPT)
-            .is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"));
+    let asks_for_html = mode.is_none()
+        && fields
+            .get(&ACCEPT)
+            .is_some_and(|accept| accept.starts_with(b"text/html"));
     if !navigates && !asks_for_html {
         let problem = HttpError::from(error);
         return (problem.response(), problem.answer());
@@ -30,11 +30,8 @@ pub fn unauthorized(error: AuthError, uri: &Uri, headers: &HeaderMap) -> (Respon
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SEE_OTHER;
     // A longer place than the log-in would go back to is not worth a header of three times its length.
-    let place = uri
-        .path_and_query()
-        .map(http::uri::PathAndQuery::as_str)
-        .filter(|place| place.len() <= MAX_NEXT)
-        .unwrap_or("/");
+    let place = Some(place).filter(|place| !place.is_empty() && place.len() <= MAX_NEXT);
+    let place = place.unwrap_or("/");
     let login = format!("/login?next={}", escape_query(place));
     let headers = response.headers_mut();
     headers.insert(
