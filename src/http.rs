@@ -1,7 +1,7 @@
 //! HTTP: the accept loop, the public side, the admin side. Status codes appear here and nowhere else.
 //!
-//! Invariant: every answer goes through one of two doors, [`public::PublicSide::handle`] or the admin
-//! router, and every refusal is made by [`problem::HttpError`].
+//! Invariant: every answer goes through one of two doors, [`public::PublicSide`] or the admin router, and every
+//! refusal is made by [`problem::HttpError`].
 
 pub mod admin;
 pub mod assets;

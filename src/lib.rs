@@ -3,7 +3,7 @@
 //! # The life of a tile request
 //!
 //! `GET /world/5/16/10.png` arrives on a connection of [`http::server`], which bounds its head, its
-//! time and its number of streams, and is handed to [`http::public::PublicSide::handle`]:
+//! time and its number of streams, and is handed to [`http::public::PublicSide`]:
 //!
 //! 1. **What?** [`http::route::Route::parse`] reads the path, once, without decoding anything. What
 //!    is no path of ours is 400 here.

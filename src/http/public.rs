@@ -16,7 +16,7 @@ use tower_service::Service as _;
 
 use super::background::Background;
 use super::body::{Body, RequestBody, whole};
-use super::cloudfront::CloudFront;
+use super::cloudfront::{CloudFront, ORIGIN_SECRET};
 use super::cors::Cors;
 use super::explain::explain;
 use super::front::{Front, NO_ONE_HOST, names_one_host};
@@ -272,8 +272,10 @@ impl server::Service for PublicSide {
     /// A tile at hand is answered out of the head as it came.
     fn handle_head(&self, peer: SocketAddr, head: &RequestHead<'_>) -> Handling {
         let parts = &self.parts;
-        // The distribution's secret has to be taken off its requests.
-        if parts.cloudfront.is_none()
+        // The distribution's secret has to be looked at, and taken off its requests.
+        let direct = parts.cloudfront.is_none() || !head.fields.has(&ORIGIN_SECRET);
+        if direct
+            && matches!(*head.method, Method::GET | Method::HEAD)
             && names_one_host(head)
             && let Ok(Route::Tile(route)) = Route::parse(head.path())
         {

@@ -55,19 +55,23 @@ impl<'r> RequestHead<'r> {
 
     /// A request of its own, which names no authority in its target.
     pub fn to_request<B>(&self, body: B) -> http::Result<Request<B>> {
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(self.method)
             .version(self.version)
-            .uri(self.place);
-        let request = match self.fields {
-            Fields::Map(map) => map.iter().fold(request, |request, (name, value)| {
-                request.header(name, value)
-            }),
-            Fields::Lines(lines) => lines.iter().fold(request, |request, line| {
-                request.header(line.name, line.value)
-            }),
-        };
-        request.body(body)
+            .uri(self.place)
+            .body(body)?;
+        match self.fields {
+            Fields::Map(map) => request.headers_mut().clone_from(map),
+            Fields::Lines(lines) => {
+                let fields = request.headers_mut();
+                fields.reserve(lines.len());
+                for line in lines {
+                    let name = HeaderName::from_bytes(line.name.as_bytes())?;
+                    fields.append(name, HeaderValue::from_bytes(line.value)?);
+                }
+            }
+        }
+        Ok(request)
     }
 }
 
@@ -160,4 +164,47 @@ pub fn text(value: &[u8]) -> Option<&str> {
         .all(is_text)
         .then(|| std::str::from_utf8(value).ok())
         .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_made_again_of_its_head() {
+        let request = Request::get("/world/0/0/0.png?v=2")
+            .header("host", "x")
+            .header("cookie", "a=b")
+            .header("cookie", "c=d")
+            .body(())
+            .unwrap();
+        let head = RequestHead::of(&request);
+        assert_eq!(
+            (head.path(), head.query()),
+            ("/world/0/0/0.png", Some("v=2"))
+        );
+        let lines: Vec<_> = request
+            .headers()
+            .iter()
+            .map(|(name, value)| httparse::Header {
+                name: name.as_str(),
+                value: value.as_bytes(),
+            })
+            .collect();
+        for fields in [head.fields, Fields::Lines(&lines)] {
+            let again = RequestHead { fields, ..head }.to_request(()).unwrap();
+            assert_eq!(again.uri(), request.uri());
+            assert_eq!(again.headers(), request.headers());
+        }
+    }
+
+    #[test]
+    fn text_is_what_http_takes_for_text() {
+        for byte in 0..=u8::MAX {
+            let Ok(value) = HeaderValue::from_bytes(&[b'a', byte]) else {
+                continue;
+            };
+            assert_eq!(text(value.as_bytes()), value.to_str().ok(), "{byte}");
+        }
+    }
 }

@@ -69,7 +69,7 @@ pub trait Service: Clone + Send + 'static {
     /// Answers a request.
     fn handle(&self, peer: SocketAddr, request: Request<RequestBody>) -> Handling;
 
-    /// Answers one that is nothing but this head.
+    /// Answers one that is nothing but this head, whose target names no authority.
     fn handle_head(&self, peer: SocketAddr, head: &RequestHead<'_>) -> Handling {
         handle_whole(self, peer, head)
     }
