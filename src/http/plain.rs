@@ -11,7 +11,7 @@
 //! * One request at a time, in their order: what is sent ahead waits in the buffer, in the socket, and at the peer.
 //! * Bytes become fields by httparse, with hyper's own settings; what `http` would not take is hyper's to refuse.
 //!
-//! Deadlines are [`TimedIo`]'s, as they are for hyper.
+//! Deadlines are those of `timed_io.rs`, as they are for hyper.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
