@@ -3,7 +3,7 @@
 //! What a tile is asked for with is read where the connection put it: to make a map of its fields takes longer than
 //! to look up all that is looked up in it. Who needs a request of its own makes one of the head.
 
-use std::slice;
+use std::{fmt, slice};
 
 use http::header::ValueIter;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
@@ -76,12 +76,19 @@ impl<'r> RequestHead<'r> {
 }
 
 /// A request's fields.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub enum Fields<'r> {
     /// By name.
     Map(&'r HeaderMap),
     /// In the order in which they came.
     Lines(&'r [httparse::Header<'r>]),
+}
+
+impl fmt::Debug for Fields<'_> {
+    /// Cookies and tokens are among them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fields(hidden)")
+    }
 }
 
 impl<'r> From<&'r HeaderMap> for Fields<'r> {
@@ -111,7 +118,6 @@ impl<'r> Fields<'r> {
 }
 
 /// The values of a name.
-#[derive(Debug)]
 pub enum Values<'r, 'n> {
     /// Of a map.
     Map(ValueIter<'r, HeaderValue>),
@@ -192,7 +198,9 @@ mod tests {
             })
             .collect();
         for fields in [head.fields, Fields::Lines(&lines)] {
-            let again = RequestHead { fields, ..head }.to_request(()).unwrap();
+            let head = RequestHead { fields, ..head };
+            assert!(!format!("{head:?}").contains("a=b"), "a cookie");
+            let again = head.to_request(()).unwrap();
             assert_eq!(again.uri(), request.uri());
             assert_eq!(again.headers(), request.headers());
         }
