@@ -41,13 +41,13 @@ export class Network {
     const id = `${where}/${parameters.requestId}`;
     if (method === 'Network.requestWillBeSent') {
       const { request: { url, method: verb } } = parameters;
-      const entry = { id, url, verb, source: 'network', status: 0, state: 'open', worker: Boolean(where) };
+      const entry = { requestId: parameters.requestId, url, verb, source: 'network', status: 0, state: 'open', worker: Boolean(where) };
       this.byId.set(id, entry);
       this.entries.push(entry);
       return;
     }
-    // The extra info is told by another process, and keeps no order with the rest.
-    if (method === 'Network.responseReceivedExtraInfo') { this.statusOnTheWire.set(id, parameters.statusCode); return; }
+    // The extra info is told by another process: in no order with the rest, and of a worker's requests to whom it likes.
+    if (method === 'Network.responseReceivedExtraInfo') { this.statusOnTheWire.set(parameters.requestId, parameters.statusCode); return; }
     const entry = this.byId.get(id);
     if (!entry) return;
     if (method === 'Network.requestServedFromCache') entry.source = 'memory';
@@ -67,11 +67,11 @@ export class Network {
 
   async since(mark = 0) {
     const tiles = this.entries.slice(mark).filter((entry) => this.isTile(new URL(entry.url)));
-    // The images of a page before are said to have it, and have none.
-    const awaited = tiles.filter(({ hasExtraInfo, source }) => hasExtraInfo && source !== 'memory');
-    await until('the extra info of all answers is there', () => awaited.every(({ id }) => this.statusOnTheWire.has(id)), { every: 20 });
+    // The images of a page before, and what workers ask for, are said to have it, and may have none.
+    const awaited = tiles.filter(({ hasExtraInfo, source, worker }) => hasExtraInfo && source !== 'memory' && !worker);
+    await until('the extra info of all answers is there', () => awaited.every(({ requestId }) => this.statusOnTheWire.has(requestId)), { every: 20 });
     // A revalidated answer shows itself in the extra info alone: the page sees the stored 200.
-    for (const entry of tiles) if (this.statusOnTheWire.get(entry.id) === 304) Object.assign(entry, { source: 'network', revalidated: true });
+    for (const entry of tiles) if (this.statusOnTheWire.get(entry.requestId) === 304) Object.assign(entry, { source: 'network', revalidated: true });
     const network = tiles.filter((entry) => entry.source === 'network');
     return {
       tiles,
